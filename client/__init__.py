@@ -1,0 +1,1 @@
+"""Everything that touches a person's ratings, on their own machine."""

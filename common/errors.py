@@ -1,0 +1,85 @@
+"""Every error this project raises on purpose: one class per situation a caller can act on.
+
+::
+
+    PlglError                 exit code 1
+    ├── SettingError          2   a setting is outside its range
+    ├── PackError             1   a generator pack cannot be used
+    │   ├── UnknownGenerator  2   no pack of that name
+    │   └── DamagedPack       1   a file is missing, altered or not what the manifest says
+    ├── PriorError            1   a prior is damaged, or made for another pack or another number of features
+    ├── UpdateError           1   a message about an update cannot be read
+    ├── CohortError           1   too few people took part
+    ├── BudgetError           3   the privacy budget is spent
+    ├── PeopleError           1   a people plug-in answered with something unusable
+    ├── FolderError           2   an output folder is not ours, or holds a run with other settings
+    ├── StorageError          1   the disk refused a write
+    └── Interrupted           3   stopped on request; what is finished is kept and can be resumed
+
+A message names the value, the limit and the next step, in lower case without a full stop. It never holds a rating,
+a latent a person saw, or a key.
+"""
+
+
+class PlglError(Exception):
+    """Anything this project refuses to do; the command line prints its message and ends with ``exit_code``."""
+
+    exit_code = 1
+
+
+class SettingError(PlglError, ValueError):
+    """A setting is outside its range."""
+
+    exit_code = 2
+
+
+class PackError(PlglError):
+    """A generator pack cannot be used."""
+
+
+class UnknownGenerator(PackError):
+    """There is no generator pack of that name."""
+
+    exit_code = 2
+
+
+class DamagedPack(PackError):
+    """A file of a pack is missing, altered, or not what its manifest says."""
+
+
+class PriorError(PlglError):
+    """A population prior is damaged, or was made for another pack or another number of features."""
+
+
+class UpdateError(PlglError, ValueError):
+    """A message of a round cannot be read, or holds something a sum must not contain."""
+
+
+class CohortError(PlglError):
+    """Too few people took part to publish anything."""
+
+
+class BudgetError(PlglError):
+    """The privacy budget does not allow another release."""
+
+    exit_code = 3
+
+
+class PeopleError(PlglError):
+    """A people plug-in answered with something unusable."""
+
+
+class FolderError(PlglError):
+    """An output folder is not ours, or holds a run with other settings."""
+
+    exit_code = 2
+
+
+class StorageError(PlglError):
+    """The disk refused a write."""
+
+
+class Interrupted(PlglError):
+    """Stopped on request; what is finished is kept, and the same command goes on from there."""
+
+    exit_code = 3

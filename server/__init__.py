@@ -1,0 +1,1 @@
+"""Sees sums only. Cannot import ``client``, so it cannot even name a rating."""

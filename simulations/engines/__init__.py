@@ -1,0 +1,1 @@
+"""Ways to run the same federation: direct function calls, Flower in one process, Flower on Ray."""
