@@ -78,5 +78,6 @@ def unsvec(vector: Tensor, parameters: int) -> Tensor:
 
 def _triangle(parameters: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns = torch.triu_indices(parameters, parameters, device=like.device)
-    scale = torch.where(rows == columns, 1.0, math.sqrt(2)).to(like)
+    # Filled in the caller's dtype: torch.where on Python numbers would round sqrt(2) to float32.
+    scale = torch.ones_like(rows, dtype=like.dtype).masked_fill_(rows != columns, math.sqrt(2))
     return rows, columns, scale

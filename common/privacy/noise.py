@@ -87,8 +87,8 @@ def _laplace_pass(coins: _Coins, candidates: int, t: int) -> NDArray[np.int64]:
     magnitude = u + t * coins.geometric(u.size)
     negative = (coins.words(u.size) & np.uint64(1)).astype(bool)
     # Zero would be counted twice, once with each sign.
-    signed: NDArray[np.int64] = np.where(negative, -magnitude, magnitude)
-    return signed[~(negative & (magnitude == 0))]
+    once: _Flags = ~negative | (magnitude > 0)
+    return np.where(negative, -magnitude, magnitude)[once]
 
 
 class _Coins:
