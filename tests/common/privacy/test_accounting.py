@@ -119,6 +119,7 @@ def test_closed_form_is_below_both_bounds_of_opacus(z: float, k: int, delta: flo
         assert theirs <= ours + 0.03
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.floats(0, 50), st.floats(1e-3, 50))
 def test_delta_agrees_with_the_textbook_formula_in_a_hundred_digits(epsilon: float, mu: float) -> None:
     mpmath = pytest.importorskip("mpmath")
@@ -156,6 +157,7 @@ def test_discrete_noise_of_a_thousand_steps_costs_what_the_closed_form_says() ->
 EPSILON, DELTA, K = st.floats(0.01, 50), st.floats(1e-12, 0.1), st.integers(1, 100)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(EPSILON, DELTA, K)
 def test_noise_multiplier_and_epsilon_undo_each_other_and_never_undershoot(e: float, delta: float, k: int) -> None:
     z = accounting.noise_multiplier(e, delta, k)
@@ -164,6 +166,7 @@ def test_noise_multiplier_and_epsilon_undo_each_other_and_never_undershoot(e: fl
     assert math.isclose(accounting.epsilon(z, k, delta), e, rel_tol=1e-5)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(EPSILON, DELTA, K, st.floats(1.01, 3))
 def test_less_epsilon_less_delta_or_more_releases_need_more_noise(e: float, delta: float, k: int, by: float) -> None:
     z = accounting.noise_multiplier(e, delta, k)
@@ -172,6 +175,7 @@ def test_less_epsilon_less_delta_or_more_releases_need_more_noise(e: float, delt
     assert accounting.noise_multiplier(e, delta, k + 1) > z
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.floats(0.05, 100), DELTA, K, st.floats(1.01, 3))
 def test_more_noise_costs_less_and_more_releases_cost_more(z: float, delta: float, k: int, by: float) -> None:
     e = accounting.epsilon(z, k, delta)
@@ -226,7 +230,7 @@ def test_the_statement_of_the_defaults_says_everything() -> None:
 
 
 @given(EPSILON.filter(lambda e: e < 20), DELTA, st.integers(1, 20), st.floats(1, 100), st.integers(1, 5000))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_every_statement_is_covered_by_its_own_noise(e: float, d: float, k: int, bound: float, numbers: int) -> None:
     promise = PrivacySettings(epsilon=e, delta=d, participations=k, norm_bound=bound)
     try:

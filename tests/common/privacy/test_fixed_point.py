@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -40,12 +40,14 @@ def test_the_check_above_finds_a_sensitivity_that_forgets_rounding() -> None:
         check_sensitivity(lambda bound, numbers: bound * SCALE + math.sqrt(numbers) / 4)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(arrays.arrays("float64", st.integers(1, 60)), st.floats(1e-6, 1e3), st.sampled_from([1, 2**6, 2**12, 2**16]))
 def test_any_clipped_update_is_within_the_sensitivity(update: Any, bound: float, scale: int) -> None:
     steps = quantise(clip(torch.from_numpy(update), bound), scale).tolist()
     assert sum(step * step for step in steps) <= sensitivity(bound, len(steps), scale) ** 2
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(arrays.arrays("float32", 8, elements=st.floats(-8, 8, width=32)))
 def test_rounding_is_to_the_nearest_step_and_the_way_back_is_exact(update: Any) -> None:
     steps = quantise(torch.from_numpy(update))
