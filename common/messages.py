@@ -1,0 +1,300 @@
+"""What travels in a round, as records and as flat dictionaries of numbers, text and bytes.
+
+A request carries the prior and what to compute; a reply carries one integer vector and nothing else: no counts, no
+losses, no metrics. An array travels as raw little-endian bytes beside its dtype and shape, all three checked before a
+byte is decoded, because self-describing formats let a sender declare one array and deliver another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common import update
+from common.errors import UpdateError
+from common.prior import PopulationPrior
+from common.privacy.statement import PrivacyStatement
+
+VERSION = 1
+LARGEST_PARAMETERS = 1_024
+"""Taste weights a request may have: a covariance of 8 MiB."""
+
+Wire = dict[str, int | float | str | bytes | list[int]]
+"""The flat form of a record; every transport can carry it."""
+
+
+class Reason(StrEnum):
+    """Why a reply is left out of a sum."""
+
+    MISSING = "missing"
+    ERROR = "error"
+    MALFORMED = "malformed"
+    OVERSIZE = "oversize"
+    STALE = "stale"
+    DUPLICATE = "duplicate"
+    OUT_OF_BOUND = "out of bound"
+
+
+class RejectedReply(UpdateError):
+    """A reply that must not enter a sum; ``reason`` is what the round counts."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoundRequest:
+    """What a server asks of one node in one round.
+
+    Guarantee: sizes fit together, numbers are finite, ``norm_bound`` and ``scale`` are positive; anything else raises
+    when it is made. Whether the covariance is positive definite is checked by ``prior``.
+
+    Attributes:
+        session: identifier of the federation run, unguessable.
+        round: 1 for the first.
+        mean: ``(p,)`` float64.
+        covariance: ``(p, p)`` float64.
+        thresholds: ``(4,)`` float64.
+        pack: SHA-256 of the generator pack.
+        norm_bound: L2 bound of one person's update.
+        scale: integer steps per unit of an update, a power of two.
+        first: the sum covers the people ``first .. last - 1`` of the node; a device of one person is ``0 .. 0``.
+        last: see above.
+    """
+
+    session: str
+    round: int
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    pack: str
+    norm_bound: float
+    scale: int
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        p = self.mean.shape[-1] if self.mean.ndim == 1 else 0
+        if not 0 < p <= LARGEST_PARAMETERS or self.covariance.shape != (p, p) or self.thresholds.shape != (4,):
+            raise UpdateError(
+                f"prior of shapes {self.mean.shape}, {self.covariance.shape}, {self.thresholds.shape} in a request "
+                f"should be (p,), (p, p), (4,) with p at most {LARGEST_PARAMETERS}"
+            )
+        if not all(bool(np.isfinite(x).all()) for x in (self.mean, self.covariance, self.thresholds)):
+            raise UpdateError("the prior in a request holds NaN or infinite numbers")
+        if not 0 < self.norm_bound < math.inf:
+            raise UpdateError(f"norm_bound={self.norm_bound} in a request must be > 0 and finite")
+        if self.scale < 1 or self.scale & (self.scale - 1):
+            raise UpdateError(f"scale={self.scale} in a request must be a power of two")
+        if self.round < 1 or not 0 <= self.first < self.last:
+            raise UpdateError(f"round {self.round} asks for the people {self.first} to {self.last - 1}: nobody")
+
+    @classmethod
+    def of(
+        cls, prior: PopulationPrior, *, session: str, number: int, norm_bound: float, scale: int, people: int
+    ) -> RoundRequest:
+        """Ask for the sum over all ``people`` of a node, starting from ``prior``."""
+        mean, covariance, thresholds = (
+            np.ascontiguousarray(tensor.double().cpu().numpy())
+            for tensor in (prior.mean, prior.covariance, prior.thresholds)
+        )
+        return cls(
+            session=session,
+            round=number,
+            mean=mean,
+            covariance=covariance,
+            thresholds=thresholds,
+            pack=prior.pack,
+            norm_bound=norm_bound,
+            scale=scale,
+            first=0,
+            last=people,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Taste weights p."""
+        return int(self.mean.shape[0])
+
+    def prior(self) -> PopulationPrior:
+        """The prior to start from. Its statement does not travel, so it claims nothing.
+
+        Raises:
+            PriorError: the covariance is not symmetric and positive definite, or the thresholds do not ascend.
+        """
+        mean, covariance, thresholds = (
+            torch.from_numpy(array.copy()) for array in (self.mean, self.covariance, self.thresholds)
+        )
+        return PopulationPrior(
+            mean=mean,
+            covariance=covariance,
+            thresholds=thresholds,
+            pack=self.pack,
+            privacy=PrivacyStatement.not_private(0),
+            rounds=self.round - 1,
+        )
+
+    def to_wire(self) -> Wire:
+        """The flat form."""
+        return {"version": VERSION, **_flatten(self)}
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, object]) -> RoundRequest:
+        """Read a request.
+
+        Raises:
+            UpdateError: a field is missing, unknown, of another type, shape or size, or the version is not ours.
+        """
+        _check_fields(cls, values)
+        mean = values["mean"]
+        if not isinstance(mean, bytes) or len(mean) > 8 * LARGEST_PARAMETERS:
+            raise UpdateError(f"the prior in a request has more than {LARGEST_PARAMETERS} weights")
+        p = len(mean) // 8
+        return cls(
+            session=_text(values, "session"),
+            round=_whole(values, "round"),
+            mean=_array(values, "mean", "<f8", (p,)),
+            covariance=_array(values, "covariance", "<f8", (p, p)),
+            thresholds=_array(values, "thresholds", "<f8", (4,)),
+            pack=_text(values, "pack"),
+            norm_bound=_real(values, "norm_bound"),
+            scale=_whole(values, "scale"),
+            first=_whole(values, "first"),
+            last=_whole(values, "last"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoundReply:
+    """What a node answers: the sum of its people's clipped updates in integer steps. Nothing else.
+
+    Attributes:
+        session: as asked.
+        round: as asked.
+        total: ``(D,)`` int64 with ``D = p + p (p + 1) / 2``.
+    """
+
+    session: str
+    round: int
+    total: NDArray[np.int64]
+
+    def to_wire(self) -> Wire:
+        """The flat form."""
+        return {"version": VERSION, **_flatten(self)}
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, object], request: RoundRequest) -> RoundReply:
+        """Read the reply to ``request``.
+
+        Raises:
+            RejectedReply: ``OVERSIZE`` if more than twice the expected bytes came (found before decoding), ``STALE``
+                if it answers another round or session, ``MALFORMED`` for everything else that does not fit.
+        """
+        numbers = update.length(request.parameters)
+        total = values.get("total")
+        if isinstance(total, bytes) and len(total) > 2 * 8 * numbers:
+            raise RejectedReply(Reason.OVERSIZE, f"a reply of {len(total)} bytes where {8 * numbers} were asked for")
+        try:
+            _check_fields(cls, values)
+            session, number = _text(values, "session"), _whole(values, "round")
+            if (session, number) != (request.session, request.round):
+                raise RejectedReply(Reason.STALE, f"a reply to round {number} came in round {request.round}")
+            return cls(session=session, round=number, total=_array(values, "total", "<i8", (numbers,)))
+        except RejectedReply:
+            raise
+        except UpdateError as error:
+            raise RejectedReply(Reason.MALFORMED, str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """How many people a node holds. Asked only of nodes that hold several, which exist in simulations alone.
+
+    Attributes:
+        people: at least 1.
+    """
+
+    people: int
+
+    def to_wire(self) -> Wire:
+        """The flat form."""
+        return {"version": VERSION, **_flatten(self)}
+
+    @classmethod
+    def from_wire(cls, values: Mapping[str, object], most: int) -> Enrolment:
+        """Read an enrolment of at most ``most`` people.
+
+        Raises:
+            UpdateError: malformed, nobody, or more people than a node may hold.
+        """
+        _check_fields(cls, values)
+        people = _whole(values, "people")
+        if not 1 <= people <= most:
+            raise UpdateError(f"a node holds {people} people; between 1 and {most} may be enrolled on one")
+        return cls(people=people)
+
+
+def _flatten(record: Any) -> Wire:
+    flat: Wire = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, np.ndarray):
+            little = value.astype(value.dtype.newbyteorder("<"), order="C", copy=False)
+            flat[field.name] = little.tobytes()
+            flat[f"{field.name}.dtype"] = little.dtype.str
+            flat[f"{field.name}.shape"] = list(value.shape)
+        else:
+            flat[field.name] = value
+    return flat
+
+
+def _check_fields(record: Any, values: Mapping[str, object]) -> None:
+    if values.get("version") != VERSION:
+        raise UpdateError(f"message version {values.get('version')!r} is not {VERSION}; update the older side")
+    expected = {"version"}
+    for field in dataclasses.fields(record):
+        array = str(field.type).startswith("NDArray")
+        expected |= {field.name, f"{field.name}.dtype", f"{field.name}.shape"} if array else {field.name}
+    if set(values) != expected:
+        wrong = sorted(str(name)[:40] for name in set(values) ^ expected)
+        raise UpdateError(f"message with missing or unknown fields: {', '.join(wrong[:8])}")
+
+
+def _array(values: Mapping[str, object], name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    declared = values[f"{name}.dtype"], values[f"{name}.shape"]
+    if declared != (dtype, list(shape)):
+        raise UpdateError(f"{name} is declared as {str(declared)[:60]}, not as {dtype} of shape {list(shape)}")
+    raw, size = values[name], np.dtype(dtype).itemsize * math.prod(shape)
+    if not isinstance(raw, bytes) or len(raw) != size:
+        raise UpdateError(f"{name} of shape {list(shape)} needs {size} bytes")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="))
+
+
+def _text(values: Mapping[str, object], name: str) -> str:
+    value = values[name]
+    if not isinstance(value, str) or len(value) > 128:
+        raise UpdateError(f"{name} must be text of at most 128 characters")
+    return value
+
+
+def _whole(values: Mapping[str, object], name: str) -> int:
+    value = values[name]
+    if type(value) is not int:  # a bool is an int to isinstance
+        raise UpdateError(f"{name} must be a whole number")
+    return value
+
+
+def _real(values: Mapping[str, object], name: str) -> float:
+    value = values[name]
+    if type(value) is not float:
+        raise UpdateError(f"{name} must be a real number")
+    return value
