@@ -77,7 +77,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).close()
     marker = json.loads((tmp_path / "settings.json").read_text())
     (tmp_path / "settings.json").write_text(json.dumps({**marker, "version": "0.0.1"}))
-    with pytest.raises(FolderError, match="version is .* there"):
+    with pytest.raises(FolderError, match=r"version is .* there"):
         opened(tmp_path)
 
 
