@@ -258,8 +258,9 @@ def _flatten(record: Any) -> Wire:
 
 
 def _check_fields(record: Any, values: Mapping[str, object]) -> None:
-    if values.get("version") != VERSION:
-        raise UpdateError(f"message version {values.get('version')!r} is not {VERSION}; update the older side")
+    version = values.get("version")
+    if type(version) is not int or version != VERSION:
+        raise UpdateError(f"message version {str(version)[:20]} is not {VERSION}; update the older side")
     expected = {"version"}
     for field in dataclasses.fields(record):
         array = str(field.type).startswith("NDArray")

@@ -29,6 +29,7 @@ from server.rounds import Answer, RoundRecord, run_rounds
 _T = TypeVar("_T", int, float, str)
 
 POLL_SECONDS = 0.2  # Flower's own loop waits 3 s between looks
+_KINDS = {int: "whole number", float: "number", str: "text that is not empty"}
 _PRIVACY_KEYS = {
     "epsilon": float,
     "delta": float,
@@ -219,5 +220,5 @@ def _setting(config: Mapping[str, object], key: str, kind: type[_T]) -> _T:
     if kind is float and type(value) is int:
         return kind(value)
     if type(value) is not kind or value == "":
-        raise SettingError(f"{key}={value!r} must be a {kind.__name__}; set it with --run-config '{key}=...'")
+        raise SettingError(f"{key}={value!r} must be a {_KINDS[kind]}; set it with --run-config '{key}=...'")
     return value

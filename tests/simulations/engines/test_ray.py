@@ -1,0 +1,34 @@
+import importlib.util
+import logging
+import os
+
+import pytest
+import torch
+
+from simulations.engines import Job, direct, ray
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra [simulation]"),
+    # Ray's and Flower's own worker threads and sockets, closed after the test that started them.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # Ray announces future defaults of its environment variables.
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+
+
+def test_ray_gives_the_same_prior_as_function_calls_quietly(job: Job, capfd: pytest.CaptureFixture[str]) -> None:
+    before = dict(os.environ)
+    prior, records = ray.run(job)
+    expected, expected_records = direct.run(job)
+    assert torch.allclose(prior.mean, expected.mean, rtol=0, atol=1e-4)
+    assert torch.allclose(prior.covariance, expected.covariance, rtol=0, atol=1e-4)
+    assert records == expected_records
+    assert not list(job.folder.iterdir())
+    assert os.environ.get("PYTHONPATH") == before.get("PYTHONPATH")
+    assert logging.getLogger("flwr").level <= logging.INFO
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "DEPRECATED" not in err
+    assert "INFO" not in err
