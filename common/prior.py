@@ -63,13 +63,27 @@ class PopulationPrior:
             raise PriorError(f"covariance must be symmetric and positive definite; smallest eigenvalue {smallest:.3g}")
 
     @classmethod
-    def flat(cls, parameters: int, pack: str, standard_deviation: float = 1.0) -> PopulationPrior:
-        """The prior of somebody who knows nobody: zero mean, the same spread for every weight."""
+    def flat(
+        cls, parameters: int, pack: str, standard_deviation: float = 1.0, scale: Tensor | None = None
+    ) -> PopulationPrior:
+        """The prior of somebody who knows nobody: zero mean, independent weights.
+
+        Args:
+            parameters: p, the bias included.
+            pack: SHA-256 of the generator pack.
+            standard_deviation: of the score of a typical item (without the bias), and of the bias.
+            scale: ``(p - 1,)`` relative spread of the weights, e.g. ``GeneratorPack.component_scale``; equal without.
+        """
         if not standard_deviation > 0:
             raise SettingError(f"standard_deviation={standard_deviation} must be > 0; try 1.0")
+        relative = torch.ones(parameters - 1) if scale is None else scale
+        if relative.shape != (parameters - 1,) or not bool((relative > 0).all()):
+            raise SettingError(f"scale of shape {tuple(relative.shape)} must be {parameters - 1} positive numbers")
+        variance = relative.to(torch.float64).square()
+        variance = torch.cat([variance / variance.sum(), variance.new_ones(1)]) * standard_deviation**2
         return cls(
             mean=torch.zeros(parameters, dtype=torch.float64),
-            covariance=torch.eye(parameters, dtype=torch.float64) * standard_deviation**2,
+            covariance=variance.diag(),
             thresholds=torch.tensor(DEFAULT_THRESHOLDS, dtype=torch.float64),
             pack=pack,
             privacy=PrivacyStatement.public(),

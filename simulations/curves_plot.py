@@ -303,7 +303,7 @@ def as_svg(figure: Figure, salt: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = buffer.getvalue()
-    text = re.sub(r'<g id="[A-Za-z0-9_.]+">', "<g>", text)  # the same names in every figure
+    text = re.sub(r'<g id="[^"]+"', "<g", text)  # the same names in every figure
     return re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font: \1system-ui, 'Segoe UI', Roboto, sans-serif", text)
 
 

@@ -49,7 +49,7 @@ class PrivacyStatement:
     accountant: str
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epsilon:
+        if not self.epsilon >= 0:
             raise SettingError(f"epsilon={self.epsilon} must be >= 0; use inf where nothing is claimed")
         if 0 < self.epsilon < math.inf and not (
             self.sensitivity and self.noise_multiplier and self.accountant and 0 < self.delta < 1

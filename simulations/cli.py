@@ -1,0 +1,125 @@
+"""``plgl simulate``: experiments on invented people."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+
+from client.propose import Proposer
+from common.errors import SettingError
+
+app = typer.Typer(help="Experiments on invented people.", no_args_is_help=True)
+
+
+@app.callback()
+def _simulate() -> None:
+    """Experiments on invented people."""
+
+
+def _epsilons(values: list[str]) -> tuple[float, ...]:
+    """Budgets from ``--epsilon 1 --epsilon 2`` or ``--epsilon 1,2``."""
+    found = []
+    for text in ",".join(values).split(","):
+        try:
+            found.append(float(text))
+        except ValueError as error:
+            raise SettingError(f"epsilon={text!r} is not a number; try --epsilon 1 or --epsilon 0.5,1,2") from error
+    return tuple(found)
+
+
+@app.command("cold-start")
+def cold_start(
+    out: Annotated[Path, typer.Option(help="Folder for everything that comes out; resumed if it is there.")] = Path(
+        "plgl-cold-start"
+    ),
+    generator: Annotated[str, typer.Option(help="Generator pack: a name or a folder.")] = "art",
+    epsilon: Annotated[list[str], typer.Option(help="Privacy budgets to compare, e.g. 0.5,1,2.")] = ["1"],  # noqa: B006
+    delta: Annotated[float, typer.Option(help="Failure probability of each budget.")] = 1e-6,
+    participations: Annotated[int, typer.Option(help="Rounds; the most one person takes part in.")] = 4,
+    norm_bound: Annotated[float, typer.Option(help="Clip norm of one person's update.")] = 8.0,
+    minimum_people: Annotated[int, typer.Option(help="Fewer answers than this abort a round.")] = 100,
+    step: Annotated[float, typer.Option(help="Learning rate of the server.")] = 1.5,
+    train_people: Annotated[int, typer.Option(help="People who train the prior.")] = 2_000,
+    ratings: Annotated[int, typer.Option(help="Ratings of each of them.")] = 30,
+    new_people: Annotated[int, typer.Option(help="New people to meet.")] = 200,
+    people: Annotated[
+        str, typer.Option(help="Your own people, as module:object (simulations.people.PeopleFactory).")
+    ] = "",
+    shared: Annotated[float, typer.Option(help="How much invented people have in common, 0 to 1.")] = 0.8,
+    archetypes: Annotated[int, typer.Option(help="Archetypes of invented people.")] = 5,
+    ideal: Annotated[float, typer.Option(help="Share of people with an ideal point.")] = 0.2,
+    two_peaked: Annotated[float, typer.Option(help="Share of people with two ideal points.")] = 0.1,
+    components: Annotated[int, typer.Option(help="Features of the latent map to use.")] = 24,
+    feedback: Annotated[str, typer.Option(help="like, choice, stars, best or worst.")] = "choice",
+    propose: Annotated[str, typer.Option(help="random, thompson, optimistic, information or eubo.")] = "eubo",
+    pool: Annotated[int, typer.Option(help="Items that questions are made of.")] = 4_000,
+    unseen: Annotated[int, typer.Option(help="Items that recommendations are chosen from.")] = 20_000,
+    engine: Annotated[str, typer.Option(help="inline, direct, or ray (needs the simulation extra).")] = "inline",
+    nodes: Annotated[int, typer.Option(help="Simulated devices; each holds many people.")] = 40,
+    seed: Annotated[int, typer.Option(help="Of the first repeat. Privacy noise never has a seed.")] = 0,
+    repeats: Annotated[int, typer.Option(help="Independent populations.")] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print results.json to standard output, nothing else.")
+    ] = False,
+) -> None:
+    """Train a private prior on invented people, then meet new ones: how many ratings until they are understood?"""
+    import torch
+
+    from client.generators.pack import GeneratorPack
+    from simulations.cold_start import ColdStart, Experiment
+    from simulations.people import AnswerNoise, Population, load_factory
+    from simulations.report import headline, results_text, terminal_table, write_report
+    from simulations.run_folder import RunFolder
+
+    settings = ColdStart(
+        people=train_people,
+        ratings=ratings,
+        new_people=new_people,
+        epsilons=_epsilons(epsilon),
+        delta=delta,
+        participations=participations,
+        norm_bound=norm_bound,
+        minimum_people=minimum_people,
+        step=step,
+        components=components,
+        feedback=feedback,
+        proposer=cast(Proposer, propose),
+        pool=pool,
+        unseen=unseen,
+        engine=engine,
+        nodes=nodes,
+        seed=seed,
+        repeats=repeats,
+    )
+    pack = GeneratorPack.open(generator)
+    if components > pack.components:
+        raise SettingError(f"components={components} is more than the {pack.components} the map of {pack.name} has")
+    population = Population(shared=shared, archetypes=archetypes, ideal=ideal, two_peaked=two_peaked)
+    factory = load_factory(people) if people else population
+    noise = AnswerNoise()
+    about: dict[str, Any] = {
+        **asdict(settings),
+        "generator": f"{pack.name} {pack.version} {pack.hash}",
+        "population": people or asdict(population),
+        "answers": asdict(noise),
+    }
+    torch.manual_seed(seed)
+    with RunFolder.open(out, "simulate cold-start", about, seeds=range(seed, seed + repeats)) as folder:
+        results, sheets = Experiment(settings, pack, factory, noise, folder).run()
+        page = write_report(folder, results, sheets)
+        folder.finish()
+        if as_json:
+            sys.stdout.write(results_text(results))
+            return
+        console = Console()
+        console.print(terminal_table(results))
+        console.print(headline(results), highlight=False)
+        for row in results["worth"]:
+            if row["ratings"] == 5:
+                console.print(f"  {row['text']}", highlight=False)
+        console.print(f"\nreport  {page}", highlight=False, soft_wrap=True)
