@@ -110,8 +110,8 @@ def federate(
     people = _enrolled(grid, plan, _nodes(grid, plan))
     if sum(people.values()) < plan.settings.minimum_people:
         raise CohortError(
-            f"{sum(people.values())} people joined within {plan.timeout_seconds:g} s, "
-            f"{plan.settings.minimum_people} are needed; nobody was asked and nothing is charged"
+            f"{sum(people.values())} people joined, {plan.settings.minimum_people} are needed (nodes have "
+            f"{plan.timeout_seconds:g} s to appear); nobody was asked and nothing is charged"
         )
     transport = partial(_ask, grid, plan.timeout_seconds)
     return run_rounds(transport, people, plan.prior, plan.settings, plan.step, randomness=randomness, on_round=on_round)
