@@ -17,7 +17,7 @@ from common.errors import SettingError
 Pictures = npt.NDArray[np.uint8]
 _GROUND, _INK, _FAINT, _LIKED = "#16181d", "#f1f1ee", "#a3a8b3", "#6fd6a8"
 _MARGIN, _GAP = 28, 10
-_LIKES = ("liked", "like", "yes", "best")
+_LIKES = ("liked", "best", "chosen", "both", "4 stars", "5 stars")
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,27 @@ class ContactSheet:
     Attributes:
         title: of the sheet, e.g. ``"Shown and recommended"``.
         person: who, e.g. ``"Person 3"``; an invented one.
-        rows: at least one.
+        rows: at least one, as a ``Row`` or as its values in a tuple: label, pictures, and captions or ``None``.
     """
 
     title: str
     person: str
-    rows: Sequence[Row]
+    rows: Sequence[Row | tuple[str, Pictures] | tuple[str, Pictures, Sequence[str] | None]]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise SettingError(f"contact sheet {self.title!r} has no rows; give it at least one")
+        _ = self.lines  # refuses pictures of another form now, not when the page is written
+
+    @property
+    def lines(self) -> list[Row]:
+        """The rows, each as a ``Row``."""
+        return [row if isinstance(row, Row) else Row(row[0], row[1], (row[2:] or [()])[0] or ()) for row in self.rows]
 
     @property
     def description(self) -> str:
         """What a screen reader says in place of the picture."""
-        rows = "; ".join(f"{row.label}, {len(row.pictures)} pictures{_counted(row.captions)}" for row in self.rows)
+        rows = "; ".join(f"{row.label}, {len(row.pictures)} pictures{_counted(row.captions)}" for row in self.lines)
         return f"{self.title}, {self.person}: {rows}"
 
 
@@ -85,7 +95,7 @@ def draw_sheet(sheet: ContactSheet, *, columns: int, cell: int, text: int) -> Im
     width = 2 * _MARGIN + columns * cell + (columns - 1) * _GAP
     places: list[tuple[Row, int, int]] = []  # row, y of its label, height of one line of pictures
     y = _MARGIN
-    for row in sheet.rows:
+    for row in sheet.lines:
         _n, h, w, _channels = row.pictures.shape
         line = round(cell * h / w) + _GAP + (round(text * 1.35) if any(row.captions) else 0)
         places.append((row, y, line))

@@ -186,6 +186,16 @@ def test_pictures_of_another_form_are_refused(pictures: Any) -> None:
         Row("shown", pictures)
 
 
+def test_rows_may_be_tuples() -> None:
+    pictures = np.zeros((2, 4, 4, 3), np.uint8)
+    sheet = ContactSheet(
+        title="t", person="p", rows=[("a", pictures), ("b", pictures, None), ("c", pictures, ["x", "y"])]
+    )
+    assert [(row.label, list(row.captions)) for row in sheet.lines] == [("a", []), ("b", []), ("c", ["x", "y"])]
+    with pytest.raises(SettingError, match="no rows"):
+        ContactSheet(title="t", person="p", rows=[])
+
+
 def test_captions_must_match_their_pictures() -> None:
     with pytest.raises(SettingError, match="2 pictures and 1 captions"):
         Row("shown", np.zeros((2, 4, 4, 3), np.uint8), ["liked"])
