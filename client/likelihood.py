@@ -117,7 +117,7 @@ class Evidence:
         """Write as safetensors, all or nothing."""
         names = [field.name for field in dataclasses.fields(self)]
         write_atomically(
-            path, safetensors.torch.save({n: t.contiguous() for n, t in zip(names, self.tensors(), strict=True)})
+            path, safetensors.torch.save({n: t.clone() for n, t in zip(names, self.tensors(), strict=True)})
         )
 
     @classmethod
@@ -140,7 +140,7 @@ def score_terms(evidence: Evidence, scores: Tensor, thresholds: Tensor) -> tuple
     """
     flat = scores.flatten(-3, -2)
     kinds, answer, shown = evidence.kind.flatten(), evidence.value.flatten(), evidence.shown.flatten()
-    present = kinds.unique().tolist()
+    present = torch.unique(kinds).tolist()
     if len(present) == 1:
         value, gradient, curvature = _KINDS[Kind(present[0])](flat, answer, shown, thresholds)
     else:

@@ -47,7 +47,7 @@ class PopulationPrior:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        p = self.mean.shape[-1]
+        p = self.mean.shape[-1] if self.mean.dim() else 0
         if self.mean.shape != (p,) or self.covariance.shape != (p, p) or self.thresholds.shape != (4,):
             raise PriorError(
                 f"prior shapes {tuple(self.mean.shape)}, {tuple(self.covariance.shape)}, "
@@ -97,12 +97,14 @@ class PopulationPrior:
     def root(self) -> Tensor:
         """``(p, p)`` symmetric square root R of the covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        return (vectors * values.sqrt()) @ vectors.T
+        root: Tensor = (vectors * values.sqrt()) @ vectors.T
+        return root
 
     def whitener(self) -> Tensor:
         """``(p, p)`` symmetric inverse square root of the covariance."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        return (vectors / values.sqrt()) @ vectors.T
+        whitener: Tensor = (vectors / values.sqrt()) @ vectors.T
+        return whitener
 
     def save(self, folder: Path) -> None:
         """Write the two files; the JSON comes last, so a folder without it is an unfinished write."""
@@ -150,8 +152,11 @@ class PopulationPrior:
                     f"the prior in {folder} has {about['parameters'] - 1} features, this map has {parameters - 1}; "
                     f"pass --components {about['parameters'] - 1}"
                 )
+            tensors = safetensors.torch.load(raw)
+            if tensors["mean"].shape != (about["parameters"],):
+                raise PriorError(f"{folder / 'prior.json'} says {about['parameters']} weights, the tensors differ")
             return cls(
-                **safetensors.torch.load(raw),
+                **tensors,
                 pack=about["pack"],
                 privacy=PrivacyStatement.from_json(about["privacy"]),
                 rounds=about["rounds"],

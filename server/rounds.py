@@ -64,7 +64,13 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, object]:
         """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "dropped": {str(reason): n for reason, n in self.dropped.items()}}
+        return {
+            "round": self.number,
+            "asked": self.asked,
+            "answered": self.answered,
+            "dropped": {str(reason): n for reason, n in self.dropped.items()},
+            "released": self.released,
+        }
 
 
 def run_rounds(

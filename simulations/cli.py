@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
-from client.propose import Proposer
 from common.errors import SettingError
+
+if TYPE_CHECKING:
+    from client.propose import Proposer
 
 app = typer.Typer(help="Experiments on invented people.", no_args_is_help=True)
 
@@ -41,16 +43,16 @@ def cold_start(
     epsilon: Annotated[list[str], typer.Option(help="Privacy budgets to compare, e.g. 0.5,1,2.")] = ["1"],  # noqa: B006
     delta: Annotated[float, typer.Option(help="Failure probability of each budget.")] = 1e-6,
     participations: Annotated[int, typer.Option(help="Rounds; the most one person takes part in.")] = 4,
-    norm_bound: Annotated[float, typer.Option(help="Clip norm of one person's update.")] = 8.0,
+    norm_bound: Annotated[float, typer.Option(help="Clip norm of one person's update.")] = 6.0,
     minimum_people: Annotated[int, typer.Option(help="Fewer answers than this abort a round.")] = 100,
-    step: Annotated[float, typer.Option(help="Learning rate of the server.")] = 1.5,
+    step: Annotated[float, typer.Option(help="Learning rate of the server.")] = 2.0,
     train_people: Annotated[int, typer.Option(help="People who train the prior.")] = 2_000,
     ratings: Annotated[int, typer.Option(help="Ratings of each of them.")] = 30,
     new_people: Annotated[int, typer.Option(help="New people to meet.")] = 200,
     people: Annotated[
         str, typer.Option(help="Your own people, as module:object (simulations.people.PeopleFactory).")
     ] = "",
-    shared: Annotated[float, typer.Option(help="How much invented people have in common, 0 to 1.")] = 0.8,
+    shared: Annotated[float, typer.Option(help="How much invented people have in common, 0 to 1.")] = 0.85,
     archetypes: Annotated[int, typer.Option(help="Archetypes of invented people.")] = 5,
     ideal: Annotated[float, typer.Option(help="Share of people with an ideal point.")] = 0.2,
     two_peaked: Annotated[float, typer.Option(help="Share of people with two ideal points.")] = 0.1,
@@ -88,7 +90,7 @@ def cold_start(
         step=step,
         components=components,
         feedback=feedback,
-        proposer=cast(Proposer, propose),
+        proposer=cast("Proposer", propose),
         pool=pool,
         unseen=unseen,
         engine=engine,

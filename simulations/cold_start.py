@@ -20,7 +20,7 @@ from common.errors import PriorError, SettingError
 from common.prior import PopulationPrior
 from common.privacy.settings import PrivacySettings
 from simulations import engines
-from simulations.contact_sheet import ContactSheet
+from simulations.contact_sheet import ContactSheet, Row
 from simulations.interview import FLAT_SHARE, TOP, WIDTH, Interview, Learner, interview
 from simulations.judged import JudgedItems
 from simulations.people import AnswerNoise, PeopleFactory
@@ -29,7 +29,7 @@ from simulations.run_folder import RunFolder, environment
 
 POINTS = (0, 1, 2, 5, 10, 20, 40, 80)
 FEEDBACK = {"like": Kind.LIKE, "choice": Kind.CHOICE, "stars": Kind.STARS, "best": Kind.BEST, "worst": Kind.WORST}
-SPREAD = 2.5  # standard deviation of scores (log-odds) that the flat prior expects; public, from no person's data
+SPREAD = 1.5  # standard deviation of scores (log-odds) that the flat prior expects; public, from no person's data
 SHEET_POINTS = (0, 5, 20)
 SHEET_PEOPLE = 3
 SHEET_PIXELS = 96
@@ -66,9 +66,9 @@ class ColdStart:
     epsilons: tuple[float, ...] = (1.0,)
     delta: float = 1e-6
     participations: int = 4
-    norm_bound: float = 8.0
+    norm_bound: float = 6.0
     minimum_people: int = 100
-    step: float = 1.5
+    step: float = 2.0
     components: int = 24
     feedback: str = "choice"
     proposer: Proposer = "eubo"
@@ -166,7 +166,7 @@ class Experiment:
                 work[f"learning the {name} prior (seed {seed})"] = 8 * settings.people / 2_000
             for method in methods(settings):
                 work[f"meeting new people: {method.label} (seed {seed})"] = 12 * settings.new_people / 200
-        work["report"] = 5
+        work["report"] = 2
         self.stages = Stages(work, quiet=quiet)
 
     @property
@@ -337,12 +337,13 @@ class Experiment:
                 for value in cell["said"][person]
                 for place in range(WIDTH[self.settings.kind])
             ]
-            rows = [("shown, and what they said", self._draw(items.pool_latents[shown.flatten()]), captions)]
+            asked = Row("shown, and what they said", self._draw(items.pool_latents[shown.flatten()]), captions)
+            rows = [asked]
             for point in SHEET_POINTS:
                 best = torch.tensor(cell["recommended"][person][POINTS.index(point)])
                 rank = cell["percentile"][person][POINTS.index(point)]
                 name = f"recommended after {point} rating{'s' if point != 1 else ''} (percentile {100 * rank:.0f})"
-                rows.append((name, self._draw(items.unseen_latents[best]), None))
+                rows.append(Row(name, self._draw(items.unseen_latents[best])))
             yield ContactSheet(title=method.label, person=f"new person {person + 1}", rows=rows)
 
     def _draw(self, latents: Tensor) -> Any:

@@ -59,7 +59,7 @@ class Population:
         two_peaked: see above.
     """
 
-    shared: float = 0.7
+    shared: float = 0.85
     archetypes: int = 5
     ideal: float = 0.2
     two_peaked: float = 0.1
@@ -119,7 +119,8 @@ class InventedPeople:
     def _likeness(direction: Tensor, factors: Tensor) -> Tensor:
         """Closeness to the ideal point two standard deviations out in ``direction``: rises, then falls beyond it."""
         along = direction @ factors.T
-        return -0.5 * ((along - 2.0) / (2.0 * PEAK_WIDTH)).square()
+        likeness: Tensor = -0.5 * ((along - 2.0) / (2.0 * PEAK_WIDTH)).square()
+        return likeness
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -149,14 +150,16 @@ class Judge:
 
     def factors(self, media: Tensor) -> Tensor:
         """``(n, 32)`` factors of pictures ``(n, 3, h, w)`` in [0, 1], each of about unit variance, within +-4."""
-        return ((self._raw(media) - self.mean) / self.deviation).clamp(-4, 4)
+        standard: Tensor = (self._raw(media) - self.mean) / self.deviation
+        return standard.clamp(-4, 4)
 
     def _raw(self, media: Tensor) -> Tensor:
         picture = _small(media)
         return torch.cat([_named(picture), self._embed(picture)], dim=1)
 
     def _embed(self, picture: Tensor) -> Tensor:
-        return torch.tanh(self._pooled(picture) * self.gain) @ self.last
+        embedding: Tensor = torch.tanh(self._pooled(picture) * self.gain) @ self.last
+        return embedding
 
     def _pooled(self, picture: Tensor) -> Tensor:
         hidden = torch.relu(conv2d(2 * picture - 1, self.first, padding=2, stride=2))

@@ -146,7 +146,7 @@ class ArtGenerator(nn.Module):
         b = chroma * (sine * torch.cos(angle) + cosine * torch.sin(angle))
         cone = self.get_buffer("cones") @ torch.cat([lightness, a, b], 1)
         linear = (self.get_buffer("lights") @ (cone * cone * cone)).clamp(0.0, 1.0)
-        return (2 * torch.pow(linear + 1e-4, 1 / 2.2) - 1).clamp(-1.0, 1.0)
+        return (2 * torch.pow(linear + 1e-3, 1 / 2.2) - 1).clamp(-1.0, 1.0)
 
 
 def export_art() -> bytes:
