@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from client.generators.onnx import export
 
 DIMENSION = 24
-SEED = 11
+SEED = 12
 WIDTH, LAYERS, COORDINATES = 20, 2, 8
 CONTROLS = 18  # latent directions with a meaning of their own; orthogonal, so that none shadows another
-FORMS = 8  # latent directions that shift the network; few, so that forms change in ways that can be learned
+FORMS = 6  # latent directions that shift the network; few, so that forms change in ways that can be learned
 
 # OKLab to linear sRGB (Ottosson 2020): cone responses from lightness and two opponent axes, then their mixture.
 _CONES = ((1.0, 0.3963377774, 0.2158037573), (1.0, -0.1055613458, -0.0638541728), (1.0, -0.0894841775, -1.2914855480))
@@ -29,7 +29,7 @@ _LIGHTS = (
 
 
 def pixel_grid(height: int, width: int | None = None) -> Tensor:
-    """Coordinates of pixel centres: ``(2, height, width)`` float32, rows ``y`` then ``x``; the short side spans [-1, 1]."""
+    """Coordinates of pixel centres: ``(2, height, width)`` float32, ``y`` then ``x``; the short side spans [-1, 1]."""
     width = height if width is None else width
     short = min(height, width)
     y = (torch.arange(height, dtype=torch.float32) * 2 + 1 - height) / short
@@ -56,11 +56,11 @@ class ArtGenerator(nn.Module):
         axes = torch.linalg.qr(torch.randn(DIMENSION, DIMENSION, generator=generator, dtype=torch.float64))[0]
         self.register_buffer("controls", axes[:, :CONTROLS].float().contiguous())
         self.register_buffer("forms", axes[:, -FORMS:].float().contiguous())
-        draw("coordinate_weight", COORDINATES, WIDTH, 2.4)
-        draw("coordinate_gain", FORMS, COORDINATES, 0.5)
-        draw("coordinate_bias", FORMS, WIDTH, 0.6)
-        draw("gain", FORMS, LAYERS * WIDTH, 0.35)
-        draw("bias", FORMS, LAYERS * WIDTH, 0.6)
+        draw("coordinate_weight", COORDINATES, WIDTH, 1.9)
+        draw("coordinate_gain", FORMS, COORDINATES, 0.2)
+        draw("coordinate_bias", FORMS, WIDTH, 0.2)
+        draw("gain", FORMS, LAYERS * WIDTH, 0.11)
+        draw("bias", FORMS, LAYERS * WIDTH, 0.2)
         for layer in range(LAYERS):
             draw(f"weight_{layer}", WIDTH, WIDTH, 1.35)
         draw("fields", WIDTH, 3, 1.3)
@@ -84,26 +84,29 @@ class ArtGenerator(nn.Module):
 
     def _plane(self, control: Tensor, points: Tensor) -> Tensor:
         """Coordinates the network sees, ``(n, 8, h * w)``, after zoom, turn, shift, warp and mirror symmetry."""
-        zoom = torch.exp(0.28 * control[:, 0:1] + 0.05)
-        turn = 0.5 * control[:, 1:2]
+        zoom = torch.exp(0.2 * control[:, 0:1] + 0.05)
+        turn = 0.3 * control[:, 1:2]
         y0, x0 = points[0], points[1]
         x = zoom * (x0 * torch.cos(turn) - y0 * torch.sin(turn))
         y = zoom * (x0 * torch.sin(turn) + y0 * torch.cos(turn))
         mirror = torch.sigmoid(4 * control[:, 2:3] + 0.5)
         fold = torch.sigmoid(4 * control[:, 3:4] - 2.0)
-        x = mirror * torch.sqrt(x * x + 0.003) + (1 - mirror) * (x + 0.35 * control[:, 4:5])
-        y = fold * torch.sqrt(y * y + 0.003) + (1 - fold) * (y + 0.35 * control[:, 5:6])
-        wave = 0.35 * torch.tanh(control[:, 6:7])
-        x, y = x + wave * torch.sin(2.2 * y + control[:, 4:5]), y + wave * torch.sin(2.2 * x + control[:, 5:6])
+        x = mirror * torch.sqrt(x * x + 0.003) + (1 - mirror) * (x + 0.2 * control[:, 4:5])
+        y = fold * torch.sqrt(y * y + 0.003) + (1 - fold) * (y + 0.2 * control[:, 5:6])
+        wave = 0.35 * torch.tanh(0.5 * control[:, 6:7])
+        x, y = (
+            x + wave * torch.sin(2.2 * y + 0.6 * control[:, 4:5]),
+            y + wave * torch.sin(2.2 * x + 0.6 * control[:, 5:6]),
+        )
         square = x * x + y * y + 0.002
         r = torch.sqrt(square)
         c, s = x / r, y / r
         calm = square / (square + 0.06)  # angles are quiet at the centre, where they would tear
         three = calm * c * (4 * c * c - 3)
         five = calm * s * (16 * s**4 - 20 * s * s + 5)
-        petals = torch.tanh(control[:, 7:8]) * three + torch.tanh(control[:, 8:9]) * five
-        rings = torch.sin(3.2 * r + 1.5 * petals + control[:, 9:10])
-        stripes = torch.sin(2.6 * x + control[:, 10:11])
+        petals = torch.tanh(0.6 * control[:, 7:8]) * three + torch.tanh(0.6 * control[:, 8:9]) * five
+        rings = torch.sin(3.2 * r + 1.5 * petals + 0.5 * control[:, 9:10])
+        stripes = torch.sin(2.6 * x + 0.5 * control[:, 10:11])
         return torch.cat([x, y, 1.3 * r - 0.9, rings, stripes, torch.cos(2.6 * y), petals, x * y], 1)
 
     def _fields(self, form: Tensor, plane: Tensor) -> Tensor:
@@ -127,7 +130,7 @@ class ArtGenerator(nn.Module):
 
     def _colours(self, control: Tensor, field: Tensor) -> Tensor:
         """Fields through the picture's palette, ``(n, 3, h * w)`` sRGB in [-1, 1]."""
-        crisp = torch.exp(0.6 * control[:, 11:12] + 0.25)  # from soft gradients to paper cut-outs
+        crisp = torch.exp(0.6 * control[:, 11:12] + 0.35)  # from soft gradients to paper cut-outs
         tone, light, accent = (
             torch.tanh(crisp * field[:, i : i + 1] * scale) for i, scale in enumerate((0.9, 0.9, 1.2))
         )
@@ -150,6 +153,6 @@ class ArtGenerator(nn.Module):
 
 
 def export_art() -> bytes:
-    """The generator as an ONNX file: ``latent`` ``(n, 24)`` and ``grid`` ``(2, h, w)`` to ``picture`` ``(n, 3, h, w)``."""
+    """The generator as an ONNX file: ``latent`` ``(n, 24)``, ``grid`` ``(2, h, w)`` to ``picture`` ``(n, 3, h, w)``."""
     inputs = {"latent": torch.zeros(3, DIMENSION), "grid": pixel_grid(16, 20)}
     return export(ArtGenerator(), inputs, "picture", {"latent": {0: "n"}, "grid": {1: "h", 2: "w"}})

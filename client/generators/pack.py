@@ -216,7 +216,7 @@ class GeneratorPack:
         """
         known = known_generators()
         folder = PACKS / name_or_folder if str(name_or_folder) in known else Path(name_or_folder)
-        if not folder.is_dir():
+        if not str(name_or_folder) or not folder.is_dir():
             raise UnknownGenerator(
                 f"no generator {str(name_or_folder)!r}; known: {', '.join(known) or 'none'}, or the folder of a pack"
             )

@@ -53,9 +53,6 @@ def test_projection_keeps_the_direction_and_lets_gradients_through() -> None:
     projected = space.project(latents)
     assert torch.allclose(torch.cosine_similarity(latents, projected), torch.ones(7, dtype=torch.float64))
     assert torch.allclose(projected, latents / latents.norm(dim=1, keepdim=True) * 2)
-    projected.sum().backward()
-    assert latents.grad is not None
-    assert bool(latents.grad.isfinite().all())
     assert torch.autograd.gradcheck(space.project, (latents,))
 
 

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from client.generators.latent_map import LatentMapSettings, describe, learn_latent_map
+from client.generators.onnx import OnnxModel
+from client.generators.pack import GeneratorPack
+from client.generators.pictures import FeatureScale
+from common.errors import SettingError
+
+SMALL = LatentMapSettings(components=8, pictures=2000, size=16, width=48, epochs=4, seed=5)
+
+
+@pytest.fixture(scope="module")
+def art() -> GeneratorPack:
+    return GeneratorPack.open("art")
+
+
+def test_the_same_seed_learns_the_same_map_and_another_seed_another(art: GeneratorPack) -> None:
+    first, second = learn_latent_map(art, SMALL), learn_latent_map(art, SMALL)
+    assert first.content == second.content
+    assert first.r2 == second.r2
+    other = learn_latent_map(art, LatentMapSettings(components=8, pictures=2000, size=16, width=48, epochs=1, seed=6))
+    assert other.content != first.content
+
+
+def test_a_learned_map_is_standardised_ordered_and_equal_in_onnx(art: GeneratorPack) -> None:
+    stages: set[str] = set()
+    learned = learn_latent_map(art, SMALL, lambda stage, done, total: stages.add(stage) if done <= total else None)
+    assert stages == {"drawing", "learning"}
+    explained = torch.tensor(learned.scale).square() * torch.tensor(learned.r2).clamp(min=0)
+    assert bool((explained.diff() <= 1e-5).all())
+    assert float(torch.tensor(learned.scale).square().mean()) == pytest.approx(1, abs=1e-4)
+    model = OnnxModel(learned.content, "map")
+    latents = art.latents.sample(4000, torch.Generator().manual_seed(8))
+    for n in (1, 3, 4000):
+        assert float((model.run(latent=latents[:n]) - learned.module(latents[:n])).abs().max()) < 1e-4
+    features = model.run(latent=latents)
+    assert float(features.mean(0).abs().max()) < 0.1
+    assert float((features.var(0) - 1).abs().max()) < 0.2
+
+
+@torch.no_grad()
+def test_the_shipped_map_predicts_what_fresh_pictures_show(art: GeneratorPack) -> None:
+    """Read the map's features off the picture by ridge regression, and see how well that works on other pictures."""
+    latents = art.latents.sample(3000, torch.Generator().manual_seed(1234))
+    blocks = describe(art, latents, 48, lambda stage, done, total: None)
+    seen = FeatureScale.fit(blocks).apply(blocks).double()
+    seen = torch.cat([seen, torch.ones(len(seen), 1)], 1)
+    features = art.features(latents, 16)[:, :16]
+    train, test = slice(0, 2500), slice(2500, None)
+    ridge = 1e-2 * torch.eye(seen.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(seen[train].T @ seen[train] + ridge, seen[train].T @ features[train])
+    r2 = 1 - (seen[test] @ weights - features[test]).square().mean(0) / features[test].var(0)
+    claimed = art.component_r2[:16]
+    assert float(r2[:8].mean()) > 0.7, r2
+    assert abs(float(r2.mean() - claimed.mean())) < 0.15, (r2, claimed)
+
+
+def test_a_latent_map_beats_a_linear_one(art: GeneratorPack) -> None:
+    latents = art.latents.sample(6000, torch.Generator().manual_seed(7))
+    features = art.features(latents, 16)
+    inputs = torch.cat([latents.double(), torch.ones(6000, 1)], 1)
+    fitted = torch.linalg.lstsq(inputs[:5000], features[:5000]).solution
+    r2 = 1 - (inputs[5000:] @ fitted - features[5000:]).square().mean(0)[:16] / features[5000:, :16].var(0)
+    assert float(r2.mean()) < 0.8  # the map is far from linear, so a taste that is linear in the latent loses
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"components": 0},
+        {"pictures": 10},
+        {"size": 8},
+        {"epochs": 0},
+        {"width": 1},
+        {"components": 200, "pictures": 1000},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(SettingError, match=next(iter(settings))):
+        LatentMapSettings(**settings)
+
+
+def test_more_components_than_picture_features_are_refused(art: GeneratorPack, tmp_path: Path) -> None:
+    from client.generators.latent_map import _principal_components
+
+    with pytest.raises(SettingError, match="more than the 5"):
+        _principal_components(torch.randn(100, 5), 10, 6)
