@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -110,7 +111,8 @@ def cold_start(
         "population": people or asdict(population),
         "answers": asdict(noise),
     }
-    torch.manual_seed(seed)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # many small matrices: more threads only wait for each other, long on a busy machine
     with RunFolder.open(out, "simulate cold-start", about, seeds=range(seed, seed + repeats)) as folder:
         results, sheets = Experiment(settings, pack, factory, noise, folder).run()
         page = write_report(folder, results, sheets)

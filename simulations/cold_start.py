@@ -392,12 +392,8 @@ class Experiment:
                 label = "not-private" if math.isinf(epsilon) else f"eps-{epsilon:g}"
                 name = f"prior-{label}-seed-{seed}"
                 privacy = PopulationPrior.load(self.folder.path(name)).privacy
-                used = [
-                    m.name for m in methods(self.settings) if m.epsilon == (None if math.isinf(epsilon) else epsilon)
-                ]
-                for method in used if not math.isinf(epsilon) else ["map-mean-only", "map-prior-not-private"]:
-                    row = {"prior": name, "method": method, "statement": privacy.to_json(), "text": str(privacy)}
-                    rows.append(row)
+                method = "map-prior-not-private" if math.isinf(epsilon) else f"map-prior-eps-{epsilon:g}"
+                rows.append({"prior": name, "method": method, "statement": privacy.to_json(), "text": str(privacy)})
         return rows
 
     def _federation(self) -> dict[str, Any]:
@@ -414,7 +410,7 @@ def worth(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if not curve["method"].startswith("map-prior"):
             continue
         for without in ("map-no-prior", "linear-z-no-prior"):
-            for n in (0, 5, 10):
+            for n in (5, 10):
                 level = curve["percentile"][curve["ratings"].index(n)]
                 equals = ratings_to_reach(by_name[without], level)
                 last = by_name[without]["ratings"][-1]

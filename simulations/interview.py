@@ -15,7 +15,7 @@ from client.ratings import Kind
 from common.prior import PopulationPrior
 from simulations.people import AnswerNoise
 
-TOP = 5  # recommendations that are judged
+TOP = 8  # recommendations that are judged
 HELD_OUT = 40  # answers about unseen items, for the held-out likelihood
 CANDIDATES = 500  # items considered for each question
 DRAWS = 64

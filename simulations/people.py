@@ -124,7 +124,8 @@ class InventedPeople:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    length: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows / length.clamp(min=1e-9)
 
 
 NAMED = 12  # factors with a name come first

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from scipy import optimize
-from sklearn.linear_model import LogisticRegression
+from scipy import optimize  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 from torch import Tensor
 
 from client.fit import Posterior, laplace, log_predictive, weigh

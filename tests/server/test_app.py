@@ -39,7 +39,7 @@ def test_the_app_writes_a_prior_and_what_happened(grid: InlineGrid, tmp_path: Pa
     assert (prior.privacy.epsilon, prior.rounds) == (1.0, 4)
     rounds = json.loads((tmp_path / "out" / "rounds.json").read_text())
     expected = {"asked": 6, "answered": 5, "dropped": {"error": 1}, "released": True}
-    assert rounds == [{"number": number, **expected} for number in (1, 2, 3, 4)]
+    assert rounds == [{"round": number, **expected} for number in (1, 2, 3, 4)]
 
 
 def test_charged_rounds_are_on_record_even_if_nothing_was_released(grid: InlineGrid, tmp_path: Path) -> None:
