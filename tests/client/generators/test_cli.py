@@ -68,7 +68,7 @@ def test_an_interrupted_map_leaves_the_pack_as_it_was(tmp_path: Path, monkeypatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("client.generators.latent_map._train", interrupt)
+    monkeypatch.setattr("client.generators.latent_map.describe", interrupt)
     CliRunner().invoke(app, ["map", str(folder), "--pictures", "1000"])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert GENERATOR in before

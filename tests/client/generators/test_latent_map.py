@@ -9,20 +9,12 @@ from client.generators.pack import GeneratorPack
 from client.generators.pictures import FeatureScale
 from common.errors import SettingError
 
-SMALL = LatentMapSettings(components=8, pictures=2000, size=16, width=48, epochs=4, seed=5)
+SMALL = LatentMapSettings(components=8, pictures=1000, size=16, width=48, epochs=4, seed=5)
 
 
 @pytest.fixture(scope="module")
 def art() -> GeneratorPack:
     return GeneratorPack.open("art")
-
-
-def test_the_same_seed_learns_the_same_map_and_another_seed_another(art: GeneratorPack) -> None:
-    first, second = learn_latent_map(art, SMALL), learn_latent_map(art, SMALL)
-    assert first.content == second.content
-    assert first.r2 == second.r2
-    other = learn_latent_map(art, LatentMapSettings(components=8, pictures=2000, size=16, width=48, epochs=1, seed=6))
-    assert other.content != first.content
 
 
 def test_a_learned_map_is_standardised_ordered_and_equal_in_onnx(art: GeneratorPack) -> None:
@@ -39,6 +31,7 @@ def test_a_learned_map_is_standardised_ordered_and_equal_in_onnx(art: GeneratorP
     features = model.run(latent=latents)
     assert float(features.mean(0).abs().max()) < 0.1
     assert float((features.var(0) - 1).abs().max()) < 0.2
+    assert learn_latent_map(art, SMALL).content == learned.content  # the same seed learns the same map
 
 
 @torch.no_grad()
