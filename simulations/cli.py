@@ -53,7 +53,7 @@ def cold_start(
     people: Annotated[
         str, typer.Option(help="Your own people, as module:object (simulations.people.PeopleFactory).")
     ] = "",
-    shared: Annotated[float, typer.Option(help="How much invented people have in common, 0 to 1.")] = 0.85,
+    shared: Annotated[float, typer.Option(help="How much invented people have in common, 0 to 1.")] = 0.9,
     archetypes: Annotated[int, typer.Option(help="Archetypes of invented people.")] = 5,
     ideal: Annotated[float, typer.Option(help="Share of people with an ideal point.")] = 0.2,
     two_peaked: Annotated[float, typer.Option(help="Share of people with two ideal points.")] = 0.1,

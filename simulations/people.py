@@ -59,7 +59,7 @@ class Population:
         two_peaked: see above.
     """
 
-    shared: float = 0.85
+    shared: float = 0.9
     archetypes: int = 5
     ideal: float = 0.2
     two_peaked: float = 0.1
