@@ -152,14 +152,14 @@ class PopulationPrior:
                     f"the prior in {folder} has {about['parameters'] - 1} features, this map has {parameters - 1}; "
                     f"pass --components {about['parameters'] - 1}"
                 )
-            tensors = safetensors.torch.load(raw)
-            if tensors["mean"].shape != (about["parameters"],):
-                raise PriorError(f"{folder / 'prior.json'} says {about['parameters']} weights, the tensors differ")
-            return cls(
-                **tensors,
+            prior = cls(
+                **safetensors.torch.load(raw),
                 pack=about["pack"],
                 privacy=PrivacyStatement.from_json(about["privacy"]),
                 rounds=about["rounds"],
             )
+            if prior.parameters != about["parameters"]:
+                raise PriorError(f"{folder} says {about['parameters']} weights and holds {prior.parameters}")
+            return prior
         except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
             raise PriorError(f"cannot read a prior from {folder}: {error}; fetch it again or train one") from error

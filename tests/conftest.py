@@ -1,4 +1,4 @@
-"""One thread for each test process: the tests are many small matrices, and threads that wait for each other are slow."""
+"""One thread for each test process: the tests are many small matrices, and threads only wait for each other."""
 
 import os
 

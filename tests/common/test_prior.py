@@ -207,7 +207,12 @@ def test_a_copied_folder_is_as_good_as_the_first(folder: Path, tmp_path: Path) -
 def test_the_flat_prior_is_public_and_knows_nobody() -> None:
     prior = PopulationPrior.flat(5, PACK, standard_deviation=2.0)
     assert torch.equal(prior.mean, torch.zeros(5, dtype=torch.float64))
-    assert torch.equal(prior.covariance, 4 * torch.eye(5, dtype=torch.float64))
+    # the score of a typical item has the wanted spread, and so has the bias
+    torch.testing.assert_close(prior.covariance, torch.tensor([1.0, 1, 1, 1, 4]).double().diag())
+    scaled = PopulationPrior.flat(3, PACK, 2.0, scale=torch.tensor([3.0, 4.0]))
+    torch.testing.assert_close(scaled.covariance, torch.tensor([4 * 9 / 25, 4 * 16 / 25, 4]).double().diag())
+    with pytest.raises(SettingError, match="scale"):
+        PopulationPrior.flat(3, PACK, 2.0, scale=torch.tensor([1.0, 0.0]))
     assert prior.privacy == PrivacyStatement.public()
     assert prior.parameters == 5
     with pytest.raises(SettingError, match="standard_deviation"):

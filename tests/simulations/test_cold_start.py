@@ -161,7 +161,7 @@ def test_worth_is_read_off_the_curves() -> None:
     linear = curve("linear-z-no-prior", [0.5, 0.51, 0.52, 0.53])
     rows = worth([linear, without, curve("map-prior-eps-1", [0.65, 0.75, 0.78, 0.8])])
     found = {(row["without"], row["ratings"]): row["equals"] for row in rows}
-    assert found[("map-no-prior", 0)] == pytest.approx(7.5)
+    assert found[("map-no-prior", 10)] == pytest.approx(18)
     assert found[("map-no-prior", 5)] == pytest.approx(15)
     assert found[("linear-z-no-prior", 5)] is None
     assert ratings_to_reach(without, 0.4) == 0
