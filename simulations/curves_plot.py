@@ -273,7 +273,10 @@ def _end_labels(
     ends = [curve[measure.values][-1] for curve in curves]
     labels = [_wrapped(curve["label"], 30) for curve in curves]
     gap = (high - low) * (0.064 if all("\n" not in label for label in labels) else 0.088)
-    for curve, label, end, y in zip(curves, labels, ends, spread(ends, gap), strict=True):
+    heights = spread(ends, gap)
+    excess = max(0.0, max(heights, default=low) + gap / 2 - high)  # a label never leaves the figure at the top
+    heights = [y - excess for y in heights]
+    for curve, label, end, y in zip(curves, labels, ends, heights, strict=True):
         look = looks[curve["method"]]
         x = place[curve["ratings"][-1]]
         axes.plot([x + 0.12, x + 0.34, x + 0.4], [end, y, y], color=look.colour, linewidth=1, clip_on=False, alpha=0.7)
