@@ -57,7 +57,7 @@ def cold_start(
     archetypes: Annotated[int, typer.Option(help="Archetypes of invented people.")] = 5,
     ideal: Annotated[float, typer.Option(help="Share of people with an ideal point.")] = 0.2,
     two_peaked: Annotated[float, typer.Option(help="Share of people with two ideal points.")] = 0.1,
-    components: Annotated[int, typer.Option(help="Features of the latent map to use.")] = 24,
+    components: Annotated[int, typer.Option(help="Features of the latent map to use.")] = 48,
     feedback: Annotated[str, typer.Option(help="like, choice, stars, best or worst.")] = "choice",
     propose: Annotated[str, typer.Option(help="random, thompson, optimistic, information or eubo.")] = "eubo",
     pool: Annotated[int, typer.Option(help="Items that questions are made of.")] = 4_000,

@@ -69,7 +69,7 @@ class ColdStart:
     norm_bound: float = 6.0
     minimum_people: int = 100
     step: float = 2.0
-    components: int = 24
+    components: int = 48
     feedback: str = "choice"
     proposer: Proposer = "eubo"
     pool: int = 4_000
