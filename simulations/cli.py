@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Experiments on invented people.", no_args_is_help=True)
 
 
-@app.callback()
-def _simulate() -> None:
-    """Experiments on invented people."""
-
-
 def _epsilons(values: list[str]) -> tuple[float, ...]:
     """Budgets from ``--epsilon 1 --epsilon 2`` or ``--epsilon 1,2``."""
     found = []

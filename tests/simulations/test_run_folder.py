@@ -111,6 +111,7 @@ def test_a_start_that_was_killed_before_its_settings_were_whole_can_be_repeated(
     (tmp_path / ".lock").touch()
     (tmp_path / ".settings.json.x1").write_text("{")
     opened(tmp_path).close()
+    assert (tmp_path / "settings.json").exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
