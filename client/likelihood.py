@@ -10,6 +10,7 @@ choice    log sigmoid(r_a - r_b), or the sum of two (dis)likes        Bradley & 
 stars     log [sigmoid(c_s - r) - sigmoid(c_(s-1) - r)]               cumulative logit, McCullagh 1980, eq. 2.4
 best      r_chosen - log sum exp r                                    Luce 1959; McFadden 1974
 worst     -r_chosen - log sum exp -r                                  the same on -r
+glance    y log sigmoid(r) + (1 - y) log sigmoid(-r)                  cross-entropy with a soft label y
 ========  ==========================================================  =====================================
 
 All are concave in ``r``, so the curvature (minus the Hessian) is positive semi-definite and the posterior of a taste
@@ -61,9 +62,14 @@ class Evidence:
         """
         kinds, values, items = encode(ratings)
         index = torch.tensor(items, dtype=torch.int64).reshape(len(ratings), -1)
-        return cls.gather(
-            torch.tensor(kinds, dtype=torch.int64)[None], torch.tensor(values)[None], index[None], item_features
+        found = cls.gather(
+            torch.tensor(kinds, dtype=torch.int64)[None],
+            torch.tensor(values, dtype=torch.int64)[None],
+            index[None],
+            item_features,
         )
+        weight = torch.tensor([rating.weight for rating in ratings]).to(found.weight)
+        return dataclasses.replace(found, weight=weight[None])
 
     @classmethod
     def gather(cls, kind: Tensor, value: Tensor, items: Tensor, item_features: Tensor) -> Evidence:
@@ -166,6 +172,15 @@ def _like(scores: Tensor, answer: Tensor, shown: Tensor, thresholds: Tensor) -> 
     return _likes(scores, (2 * answer - 1)[:, None] * (torch.arange(scores.shape[-1], device=scores.device) == 0))
 
 
+def _glance(scores: Tensor, answer: Tensor, shown: Tensor, thresholds: Tensor) -> _Terms:
+    label = answer.to(scores) / 1000
+    score, slope, bend = scores[..., 0], torch.zeros_like(scores), torch.zeros_like(scores)
+    value = label * logsigmoid(score) + (1 - label) * logsigmoid(-score)
+    slope[..., 0] = label - torch.sigmoid(score)
+    bend[..., 0] = torch.sigmoid(score) * torch.sigmoid(-score)
+    return value, slope, torch.diag_embed(bend)
+
+
 def _likes(scores: Tensor, sign: Tensor) -> _Terms:
     """Independent likes (+1) and dislikes (-1) of the items of an answer; 0 where nothing was said. ``sign (n, m)``."""
     sign = sign.to(scores)
@@ -219,4 +234,11 @@ def _worst(scores: Tensor, answer: Tensor, shown: Tensor, thresholds: Tensor) ->
     return value, -slope, bend
 
 
-_KINDS = {Kind.LIKE: _like, Kind.CHOICE: _choice, Kind.STARS: _stars, Kind.BEST: _best, Kind.WORST: _worst}
+_KINDS = {
+    Kind.LIKE: _like,
+    Kind.CHOICE: _choice,
+    Kind.STARS: _stars,
+    Kind.BEST: _best,
+    Kind.WORST: _worst,
+    Kind.GLANCE: _glance,
+}

@@ -1,15 +1,18 @@
 """What a person can say about what they saw. Nothing else in the project knows these words.
 
 Each kind is one small record; ``encode`` turns any mix of them into the rows that ``client.likelihood`` understands.
-Items are integers: positions in the list of what the person was shown.
+Items are integers: positions in the list of what the person was shown. Anything with ``__index__`` will do, so an
+``Item`` of a session can be given as it is.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import ClassVar, Literal, SupportsIndex
 
 from common.errors import SettingError
 
@@ -22,6 +25,7 @@ class Kind(IntEnum):
     STARS = 2
     BEST = 3
     WORST = 4
+    GLANCE = 5
 
 
 Answer = Literal["a", "b", "both", "neither"]
@@ -32,24 +36,31 @@ ANSWERS: tuple[Answer, ...] = ("a", "b", "both", "neither")
 class Like:
     """Like (True) or dislike (False) of one item."""
 
-    item: int
+    item: SupportsIndex
     liked: bool
+    weight: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item", operator.index(self.item))
 
     @property
     def row(self) -> tuple[Kind, int, tuple[int, ...]]:
         """Kind, value and items, as stored."""
-        return Kind.LIKE, int(self.liked), (self.item,)
+        return Kind.LIKE, int(self.liked), (operator.index(self.item),)
 
 
 @dataclass(frozen=True)
 class Choice:
     """A or B, both good, or neither."""
 
-    a: int
-    b: int
+    a: SupportsIndex
+    b: SupportsIndex
     answer: Answer
+    weight: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "a", operator.index(self.a))
+        object.__setattr__(self, "b", operator.index(self.b))
         if self.answer not in ANSWERS:
             raise SettingError(f"answer={self.answer!r} must be one of {', '.join(ANSWERS)}")
         if self.a == self.b:
@@ -58,35 +69,39 @@ class Choice:
     @property
     def row(self) -> tuple[Kind, int, tuple[int, ...]]:
         """Kind, value and items, as stored."""
-        return Kind.CHOICE, ANSWERS.index(self.answer), (self.a, self.b)
+        return Kind.CHOICE, ANSWERS.index(self.answer), (operator.index(self.a), operator.index(self.b))
 
 
 @dataclass(frozen=True)
 class Stars:
     """One to five stars for one item."""
 
-    item: int
+    item: SupportsIndex
     stars: int
+    weight: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "item", operator.index(self.item))
         if not 1 <= self.stars <= 5:
             raise SettingError(f"stars={self.stars} must be between 1 and 5")
 
     @property
     def row(self) -> tuple[Kind, int, tuple[int, ...]]:
         """Kind, value and items, as stored."""
-        return Kind.STARS, self.stars, (self.item,)
+        return Kind.STARS, self.stars, (operator.index(self.item),)
 
 
 @dataclass(frozen=True)
 class Best:
     """The best (or the worst) of several items shown together."""
 
-    items: tuple[int, ...]
+    items: Sequence[SupportsIndex]
     chosen: int
     worst: bool = False
+    weight: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "items", tuple(operator.index(item) for item in self.items))
         if len(self.items) < 2 or not 0 <= self.chosen < len(self.items):
             raise SettingError(
                 f"chosen={self.chosen} must be a position among {len(self.items)} items, of which there are two or more"
@@ -95,10 +110,39 @@ class Best:
     @property
     def row(self) -> tuple[Kind, int, tuple[int, ...]]:
         """Kind, value and items, as stored."""
-        return (Kind.WORST if self.worst else Kind.BEST), self.chosen, tuple(self.items)
+        return (Kind.WORST if self.worst else Kind.BEST), self.chosen, tuple(map(operator.index, self.items))
 
 
-Rating = Like | Choice | Stars | Best
+@dataclass(frozen=True)
+class Glance:
+    """How long an item was looked at, or that it was skipped: weak evidence that nobody typed.
+
+    A glance is a soft label: ``seconds / (seconds + HALF)`` for a look, ``SKIPPED`` for a skip, with a small weight.
+    Longer than ``CAP`` seconds counts as ``CAP``: somebody left the room.
+    """
+
+    item: SupportsIndex
+    seconds: float
+    skipped: bool = False
+    weight: ClassVar[float] = 0.2
+    HALF: ClassVar[float] = 3.0
+    CAP: ClassVar[float] = 20.0
+    SKIPPED: ClassVar[float] = 0.2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item", operator.index(self.item))
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise SettingError(f"seconds={self.seconds} must be a finite number >= 0")
+
+    @property
+    def row(self) -> tuple[Kind, int, tuple[int, ...]]:
+        """Kind, soft label in thousandths, and the item."""
+        seconds = min(self.seconds, self.CAP)
+        label = self.SKIPPED if self.skipped else seconds / (seconds + self.HALF)
+        return Kind.GLANCE, round(1000 * label), (operator.index(self.item),)
+
+
+Rating = Like | Choice | Stars | Best | Glance
 
 
 def encode(ratings: Sequence[Rating]) -> tuple[list[int], list[int], list[list[int]]]:

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
-from typer.main import get_group
+from typer.main import get_command, get_group
 from typer.rich_utils import rich_format_error
 
 from common.errors import Interrupted, PlglError, StorageError
@@ -86,7 +86,9 @@ def load(entry: EntryPoint) -> click.Command:
         app = entry.load()
         if not isinstance(app, typer.Typer):
             raise TypeError(f"it is a {type(app).__name__}, not a typer.Typer")
-        command: click.Command = get_group(app)
+        # an application whose only command has the entry's own name is that command: `plgl rate`, not `plgl rate rate`
+        alone = [command.name for command in app.registered_commands] == [entry.name] and not app.registered_groups
+        command: click.Command = get_command(app) if alone else get_group(app)
     except Exception as error:  # an import may raise anything
         return _broken(entry, error)
     command.name = entry.name

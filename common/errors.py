@@ -13,6 +13,13 @@
     ├── BudgetError           3   the privacy budget is spent
     ├── PeopleError           1   a people plug-in answered with something unusable
     ├── FolderError           2   an output folder is not ours, or holds a run with other settings
+    ├── ItemError             2   an item was never shown, or is rated already
+    ├── StoreError            1   an encrypted store cannot be used
+    │   ├── WrongKey          1   wrong passphrase, or the key is not in the keyring
+    │   ├── DamagedStore      1   rows were altered, swapped or lost, or it is another kind of file
+    │   ├── NewerStore        1   written by a newer version
+    │   ├── StoreInUse        1   another process has it open
+    │   └── KeyringError      1   the system keyring is locked or missing
     ├── StorageError          1   the disk refused a write
     └── Interrupted           3   stopped on request; what is finished is kept and can be resumed
 
@@ -73,6 +80,36 @@ class FolderError(PlglError):
     """An output folder is not ours, or holds a run with other settings."""
 
     exit_code = 2
+
+
+class ItemError(PlglError, LookupError):
+    """An item was never shown, or is rated already."""
+
+    exit_code = 2
+
+
+class StoreError(PlglError):
+    """An encrypted store cannot be used."""
+
+
+class WrongKey(StoreError):
+    """Wrong passphrase, or a key that is not in the keyring."""
+
+
+class DamagedStore(StoreError):
+    """Rows were altered, swapped or lost, or the file is no store."""
+
+
+class NewerStore(StoreError):
+    """A store written by a newer version of this program."""
+
+
+class StoreInUse(StoreError):
+    """Another process has the store open."""
+
+
+class KeyringError(StoreError):
+    """The system keyring is locked or missing."""
 
 
 class StorageError(PlglError):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from client.generators.onnx import export
 from client.generators.pack import GeneratorPack
 from client.generators.pictures import FeatureScale, picture_blocks
-from common.errors import SettingError
+from common.errors import DamagedPack, SettingError
 
 Progress = Callable[[str, int, int], None]
 _PICTURES_AT_ONCE = 64
@@ -92,6 +92,29 @@ class LatentMap(nn.Module):
         """Components of latents."""
         predicted: Tensor = self.layers(latent)
         return predicted
+
+    @classmethod
+    def of(cls, pack: GeneratorPack) -> LatentMap:
+        """The map of a pack as a torch network, on the CPU, frozen.
+
+        Raises:
+            PackError: the pack has no latent map yet.
+            DamagedPack: the map is another kind of network.
+        """
+        weights = pack.latent_map.weights()
+        try:
+            width, dimension = weights["layers.0.weight"].shape
+            module = cls(dimension, width, weights["layers.4.weight"].shape[0])
+            module.load_state_dict({name: weights[name] for name in module.state_dict()})
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DamagedPack(
+                f"the latent map of pack {pack.name!r} is no network of this program; run: "
+                f"plgl generator map {pack.folder}"
+            ) from error
+        probe = pack.latents.sample(16, torch.Generator().manual_seed(0))
+        if not torch.allclose(module(probe), pack.latent_map.run(latent=probe), atol=1e-4, rtol=1e-4):
+            raise DamagedPack(f"the latent map of pack {pack.name!r} does more than its weights say; fetch it again")
+        return module.requires_grad_(False).eval()
 
     @torch.no_grad()
     def settle(self, order: Tensor, mean: Tensor, deviation: Tensor) -> None:

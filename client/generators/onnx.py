@@ -41,6 +41,7 @@ class OnnxModel:
             DamagedPack: not an ONNX file, one that points to other files, or one with operators of its own.
         """
         self.name = name
+        self._content = content
         _refuse_foreign(content, name)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
@@ -51,6 +52,11 @@ class OnnxModel:
             raise DamagedPack(f"{name} cannot be loaded: {_first_line(error)}; fetch the pack again") from error
         self.inputs = tuple(entry.name for entry in self._session.get_inputs())
         self.provider: str = self._session.get_providers()[0]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The network's stored tensors by name."""
+        stored = onnx.load_model_from_string(self._content).graph.initializer
+        return {tensor.name: torch.tensor(onnx.numpy_helper.to_array(tensor)) for tensor in stored}
 
     def run(self, **inputs: Tensor) -> Tensor:
         """Run the network.

@@ -1,0 +1,1 @@
+"""Latent optimisers: from a score to the latents that reach it."""
