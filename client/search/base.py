@@ -225,6 +225,8 @@ def within(directions: Tensor, centres: Tensor, reach: Tensor | float) -> Tensor
         centres: unit vectors, one for each.
         reach: ``(n, 1)``, or one for all.
     """
+    if isinstance(reach, float) and reach >= math.pi:
+        return directions
     along = (directions * centres).sum(1, keepdim=True)
     across = directions - along * centres
     length = torch.linalg.vector_norm(across, dim=1, keepdim=True)

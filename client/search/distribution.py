@@ -17,8 +17,8 @@ from client.search.gradient import Ring, climb
 from common.errors import SettingError
 
 FULL_SURPRISE = 1.3  # radians between pole and ring at surprise 1 (cosine 0.27); 0.39 (cosine 0.92) at 0.3
-POLE_WALKS, POLE_STEPS = 4, 12
-RING_STEPS = 8
+POLE_WALKS, POLE_STEPS = 4, 10
+RING_STEPS = 6
 PLACES = 12  # places looked at on the ring for each one taken
 MARGIN = 1e-3  # radians added to the minimum distance, so that rounding cannot break it
 APART = (1.2, 0.9, 0.6, 0.3)  # wanted angles between directions around the pole, radians; the first with room is used
@@ -78,8 +78,9 @@ def _pole(task: Task, meter: Meter, shell: Tensor, known: Tensor, given: Tensor 
     else:
         begun = shell[pick(shell, known, POLE_WALKS, 0.2)] / task.space.radius
         reach = math.pi if task.trust_angle is None else task.trust_angle
-        ring = Ring.whole(task.space, begun)
-        ended, scores = climb(meter, ring, begun, POLE_STEPS, centres=begun, reach=reach, wanted=task.wanted)
+        ended, scores = climb(
+            meter, Ring(task.space), begun, POLE_STEPS, centres=begun, reach=reach, wanted=task.wanted
+        )
         ended = task.space.project(ended)
     ended, scores = torch.cat([shell[:1], ended]), torch.cat([known[:1], scores])
     best = scores.argmax()
@@ -98,11 +99,11 @@ def _others(
     """At most ``count`` latents on rings at angles ``between`` around the pole, and their scores."""
     places = _places(pole, shell, count, generator)
     share = torch.rand(len(places), generator=generator, device=generator.device).to(pole.device)
-    ring = Ring.around(task.space, pole, between[0] + (between[1] - between[0]) * share)
-    scores = meter(ring.place(places))
+    ring_angles = between[0] + (between[1] - between[0]) * share
+    scores = meter(Ring.around(task.space, pole, ring_angles).place(places))
     needed = _needed(task.minimum_distance, between[0])
     rows, apart = _spread(places, scores, count, needed)
-    ring = Ring(task.space, ring.pole, ring.cos[rows], ring.sin[rows])
+    ring = Ring.around(task.space, pole, ring_angles[rows])
     room = max(0.0, (apart - max(needed, apart / 2)) / 2)  # two neighbours that walk towards each other stay apart
     begun = places[rows]
     ended, risen = climb(meter, ring, begun, RING_STEPS, centres=begun, reach=room, wanted=task.wanted)
