@@ -123,6 +123,8 @@ class Meter:
     @torch.no_grad()
     def __call__(self, latents: Tensor) -> Tensor:
         """Scores ``(n,)`` of latents ``(n, d)``, in bounded chunks."""
+        if not len(latents):
+            return latents.new_empty(0)
         return torch.cat([self._usable(part, self._raw(part)) for part in torch.split(latents, CHUNK)])
 
     def with_gradient(self, latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,10 +78,8 @@ def _pole(task: Task, meter: Meter, shell: Tensor, known: Tensor, given: Tensor 
     else:
         begun = shell[pick(shell, known, POLE_WALKS, 0.2)] / task.space.radius
         reach = math.pi if task.trust_angle is None else task.trust_angle
-        ended, scores = climb(
-            meter, Ring(task.space), begun, POLE_STEPS, centres=begun, reach=reach, wanted=task.wanted
-        )
-        ended = task.space.project(ended)
+        walked = climb(meter, Ring(task.space), begun, POLE_STEPS, centres=begun, reach=reach, wanted=task.wanted)
+        ended, scores = task.space.project(walked.directions), walked.scores
     ended, scores = torch.cat([shell[:1], ended]), torch.cat([known[:1], scores])
     best = scores.argmax()
     return ended[best], scores[best]
@@ -106,8 +104,8 @@ def _others(
     ring = Ring.around(task.space, pole, ring_angles[rows])
     room = max(0.0, (apart - max(needed, apart / 2)) / 2)  # two neighbours that walk towards each other stay apart
     begun = places[rows]
-    ended, risen = climb(meter, ring, begun, RING_STEPS, centres=begun, reach=room, wanted=task.wanted)
-    return ring.place(ended), risen
+    walked = climb(meter, ring, begun, RING_STEPS, centres=begun, reach=room, wanted=task.wanted)
+    return task.space.project(ring.place(walked.directions)), walked.scores
 
 
 def _places(pole: Tensor, shell: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,20 @@ from common.latents import LatentSpace
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.3, 0.5, 1e-4  # radians; a walk whose steps are shorter has arrived
 GROW, SHRINK = 1.6, 0.3
 MOMENTUM = 0.7  # eight steps with it reach what twelve reach without, on the maps of pictures
+
+
+class Walked(NamedTuple):
+    """Where walks ended.
+
+    Attributes:
+        directions: ``(n, d)`` unit vectors.
+        scores: ``(n,)``.
+        before: ``(n, d)`` where each stood before its last step.
+    """
+
+    directions: Tensor
+    scores: Tensor
+    before: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +72,7 @@ class Ring:
         return vectors if self.pole is None else vectors - (vectors @ self.pole)[:, None] * self.pole
 
     def tangent(self, directions: Tensor, vectors: Tensor) -> Tensor:
-        """Unit vectors ``(n, d)``: the part of ``vectors`` along the ring at ``directions``; zero where it is nothing."""
+        """Unit vectors ``(n, d)``: the part of ``vectors`` along the ring at ``directions``; zero where none is."""
         left = self.across(vectors - (vectors * directions).sum(1, keepdim=True) * directions)
         length, whole = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (left, vectors))
         # what is left of a vector that points straight out of the shell is rounding, not a direction
@@ -74,7 +89,7 @@ def climb(
     centres: Tensor,
     reach: Tensor | float,
     wanted: float | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Walked:
     """Walk uphill from each direction, all walks at once.
 
     Guarantee: no walk ends below where it began, or farther than ``reach`` from its centre.
@@ -89,9 +104,9 @@ def climb(
         wanted: a walk stops where it reaches this score.
 
     Returns:
-        Directions ``(n, d)`` and scores ``(n,)``.
+        Where they ended.
     """
-    here, heading = directions, torch.zeros_like(directions)
+    here, before, heading = directions, directions, torch.zeros_like(directions)
     scores, slope = meter.with_gradient(ring.place(here))
     step, goal = torch.full_like(here[:, :1], FIRST_STEP), math.inf if wanted is None else wanted
     for _ in range(steps):
@@ -103,11 +118,12 @@ def climb(
         ahead = within(normalize(ahead, dim=1), centres, reach)
         risen, steeper = meter.with_gradient(ring.place(ahead))
         better = walking & (risen > scores)[:, None]
+        before = torch.where(better, here, before)
         here, slope = torch.where(better, ahead, here), torch.where(better, steeper, slope)
         scores = torch.where(better[:, 0], risen, scores)
         heading = heading * better  # after a loss straight uphill again
         step = (step * torch.where(better, GROW, SHRINK)).clamp(max=LONGEST_STEP)
-    return here, scores
+    return Walked(here, scores, before)
 
 
 class GradientSearch(Search):
@@ -149,7 +165,5 @@ class GradientSearch(Search):
     def _climb(self, task: Task, meter: Meter, latents: Tensor, home: Tensor) -> tuple[Tensor, Tensor]:
         begun, centres = latents / task.space.radius, home / task.space.radius
         reach = math.pi if task.trust_angle is None else task.trust_angle
-        ended, scores = climb(
-            meter, Ring(task.space), begun, self.steps, centres=centres, reach=reach, wanted=task.wanted
-        )
-        return task.space.project(ended), scores
+        walked = climb(meter, Ring(task.space), begun, self.steps, centres=centres, reach=reach, wanted=task.wanted)
+        return task.space.project(walked.directions), walked.scores
