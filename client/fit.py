@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from client.classifiers.base import Beliefs
 from client.likelihood import Evidence, score_terms
 from common.errors import SettingError
 
@@ -155,6 +157,34 @@ class Posterior:
         person = torch.arange(people, device=self.mean.device)[:, None]
         moved: Tensor = (lower[person, component] @ noise.unsqueeze(-1)).squeeze(-1)
         return self.mean[person, component] + moved
+
+    def over(self, features: Tensor) -> LinearBeliefs:
+        """Beliefs about items with features ``(n, p)``, the same for everybody."""
+        return LinearBeliefs(self, features)
+
+
+class LinearBeliefs(Beliefs):
+    """Beliefs about items under a taste that is linear in the features, correlations included."""
+
+    def __init__(self, posterior: Posterior, features: Tensor) -> None:
+        """Beliefs of ``people`` posteriors about items ``(n, p)``."""
+        self.posterior, self.features = posterior, features
+        self.mean = posterior.scores(features)
+
+    @cached_property
+    def deviation(self) -> Tensor:  # type: ignore[override]
+        """``(people, n)``."""
+        return self.posterior.moments(self.features)[1]
+
+    def gap(self, against: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Beliefs`."""
+        return self.posterior.moments(self.features - self.features[against].unsqueeze(1))
+
+    def draw(self, generator: torch.Generator, spread: float = 1.0) -> Tensor:
+        """See `Beliefs`."""
+        centre = (self.posterior.weight.unsqueeze(-1) * self.posterior.mean).sum(-2)
+        taste = centre + spread * (self.posterior.sample(1, generator).squeeze(1) - centre)
+        return taste @ self.features.T
 
 
 def weigh(evidence: Evidence, mean: Tensor, covariance: Tensor, weight: Tensor, thresholds: Tensor) -> Posterior:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,8 @@ class Lens(nn.Module):
         components: ``k``, or ``d`` without a map.
         scale: ``(k,)`` float64, how much each component varies among perceptual features; root mean square 1.
     """
+
+    __call__: Callable[[Tensor], Points]
 
     def __init__(self, pack: GeneratorPack, components: int | None = None) -> None:
         """Look through the map of a pack.

@@ -61,7 +61,7 @@ class Evidence:
             item_features: ``(items, p)``.
         """
         kinds, values, items = encode(ratings)
-        index = torch.tensor(items, dtype=torch.int64).reshape(len(ratings), -1)
+        index = torch.tensor(items, dtype=torch.int64).reshape(len(ratings), -1 if ratings else 1)
         found = cls.gather(
             torch.tensor(kinds, dtype=torch.int64)[None],
             torch.tensor(values, dtype=torch.int64)[None],

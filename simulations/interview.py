@@ -111,7 +111,7 @@ def interview(
             break
         step = torch.Generator().manual_seed(seed * 1_000_003 + asked)
         subset = torch.randperm(pool, generator=step)[:CANDIDATES]
-        picked = propose(proposer, posterior, learner.pool[subset], width, step, taken=taken[:, subset])
+        picked = propose(proposer, posterior.over(learner.pool[subset]), width, step, taken=taken[:, subset])
         items[:, asked] = subset[picked]
         taken[everybody, items[:, asked]] = True
         seen = pool_utilities[everybody, items[:, asked]]

@@ -72,7 +72,7 @@ class Answers:
             SettingError: an item is not among the points.
         """
         kinds, values, items = encode(ratings)
-        rows = torch.tensor(items, dtype=torch.int64).reshape(len(ratings), -1)
+        rows = torch.tensor(items, dtype=torch.int64).reshape(len(ratings), -1 if ratings else 1)
         if rows.numel() and int(rows.max()) >= len(points):
             raise SettingError(f"item {int(rows.max())} was never shown; there are {len(points)} items")
         return cls(
@@ -113,6 +113,11 @@ class Beliefs(ABC):
 
     mean: Tensor
     deviation: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(people, n)``."""
+        return self.mean.shape
 
     @abstractmethod
     def gap(self, against: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def ask(learner: Learner, pool: Tensor, unseen: Tensor, kind: Kind = Kind.CHOICE
 FLAT = PopulationPrior.flat(P + 1, "pack", 2.0)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", list(WIDTH))
 @pytest.mark.parametrize("how", PROPOSERS)
 def test_every_kind_and_proposer_learns(kind: Kind, how: Proposer) -> None:
     pool, unseen, in_pool, in_unseen = world(1, torch.zeros(P).double(), 1.0)

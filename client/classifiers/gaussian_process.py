@@ -1,0 +1,430 @@
+"""The default taste model: what people share, plus a personal Gaussian process.
+
+``r(z) = w . phi(z) + g(z)``: the first part has the population's law (or a flat one), the second is a Gaussian process
+that only the person ever has. Which of several hypotheses about both holds is decided by evidence, after every answer.
+The posterior is Laplace's (Rasmussen & Williams 2006, algorithms 3.1 and 3.2), computed in the dual: its size is the
+number of answers, not of features.
+
+Every answer is a statement about one or more *contrasts*: the score of an item, or the difference of two. An answer
+"A" is one contrast, so a hundred A-or-B answers cost a 100 x 100 factorisation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from client.classifiers.base import Answers, Beliefs, Points, Taste, TasteModel
+from client.likelihood import Evidence, score_terms
+from client.ratings import Kind
+from common.prior import DEFAULT_THRESHOLDS, PopulationPrior
+
+MAX_STEPS = 40
+TOLERANCE = 1e-8  # nats
+JITTER = 1e-8
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Answers as statements about contrasts of items: the score of one, or of one minus that of another.
+
+    Attributes:
+        first: ``(r,)`` item of each contrast; second: ``(r,)`` item to subtract, -1 for none.
+        second: see above.
+        context: ``(r,)`` context each was given in.
+        place: ``(r,)`` where each contrast stands in the flattened ``(t, m)`` grid of ``evidence``.
+        evidence: what was said about the contrasts: ``t`` statements about up to ``m`` contrasts each.
+    """
+
+    first: Tensor
+    second: Tensor
+    context: Tensor
+    place: Tensor
+    evidence: Evidence
+
+    @classmethod
+    def of(cls, answers: Answers) -> Contrasts:
+        """Break answers down. A or B is one contrast; "both" and "neither" are two likes or dislikes."""
+        kind, value, items = answers.kind, answers.value, answers.items
+        if items.shape[1] < 2:
+            items = torch.nn.functional.pad(items, (0, 2 - items.shape[1]), value=-1)
+        choice = kind == Kind.CHOICE
+        several = (kind == Kind.BEST) | (kind == Kind.WORST)
+        absolute, preference = choice & (value >= 2), choice & (value < 2)
+        single = ~choice & ~several
+        width = items.shape[1] if bool(several.any()) else 1
+        blank = torch.full((len(answers), width), -1)
+        parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []  # rows, kind, value, first, second
+
+        def add(rows: Tensor, kinds: Tensor, values: Tensor, first: Tensor, second: Tensor) -> None:
+            parts.append((rows, kinds, values, first, second))
+
+        def one(rows: Tensor, kinds: Tensor, values: Tensor, first: Tensor, second: Tensor | None = None) -> None:
+            left, right = blank[rows].clone(), blank[rows].clone()
+            left[:, 0] = first
+            if second is not None:
+                right[:, 0] = second
+            add(rows, kinds, values, left, right)
+
+        rows = preference.nonzero().squeeze(-1)
+        like = torch.full_like(rows, int(Kind.LIKE))
+        one(rows, like, 1 - value[rows], items[rows, 0], items[rows, 1])
+        rows = absolute.nonzero().squeeze(-1)
+        like = torch.full_like(rows, int(Kind.LIKE))
+        for side in range(2):
+            one(rows, like, 3 - value[rows], items[rows, side])
+        rows = single.nonzero().squeeze(-1)
+        one(rows, kind[rows], value[rows], items[rows, 0])
+        rows = several.nonzero().squeeze(-1)
+        if len(rows):
+            add(rows, kind[rows], value[rows], items[rows], blank[rows])
+        source, kinds, values, firsts, seconds = (torch.cat(x) for x in zip(*parts, strict=True))
+        there = firsts >= 0
+        evidence = Evidence(
+            kinds[None], values[None], answers.weight[source][None], torch.empty(0), there.sum(-1)[None]
+        )
+        place = there.flatten().nonzero().squeeze(-1)
+        context = answers.context[source][:, None].expand_as(firsts)
+        return cls(firsts.flatten()[place], seconds.flatten()[place], context.flatten()[place], place, evidence)
+
+    def __len__(self) -> int:
+        return self.first.shape[0]
+
+    def take(self, matrix: Tensor) -> Tensor:
+        """Contrasts of the columns of ``(..., items)``."""
+        padded = torch.cat([matrix, torch.zeros_like(matrix[..., :1])], dim=-1)
+        contrast: Tensor = padded[..., self.first] - padded[..., self.second]  # -1 is the column of zeros
+        return contrast
+
+    def square(self, matrix: Tensor) -> Tensor:
+        """Contrasts of rows and columns of ``(..., items, items)``."""
+        return self.take(self.take(matrix).mT).mT
+
+    def terms(self, scores: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log likelihood ``(h,)``, gradient ``(h, r)`` and root ``(h, r, r)`` of the curvature, ``S S' = W``."""
+        h, t, m = scores.shape[0], self.evidence.kind.shape[1], self.width
+        if not t:
+            return scores.new_zeros(h), scores, scores.new_zeros(h, 0, 0)
+        grid = scores.new_zeros(scores.shape[0], t * m)
+        grid[:, self.place] = scores
+        value, slope, bend = score_terms(self.evidence, grid.reshape(-1, 1, t, m), thresholds)
+        gradient = slope.reshape(-1, t * m)[:, self.place]
+        if m == 1:
+            return value.sum((-1, -2)), gradient, torch.diag_embed(bend.reshape(-1, t).sqrt())
+        root = torch.zeros(scores.shape[0], t, m, t, m, dtype=scores.dtype)
+        each = torch.arange(t)
+        root[:, each, :, each, :] = _root(bend.squeeze(1)).transpose(0, 1)
+        flat = root.reshape(-1, t * m, t * m)[:, self.place][:, :, self.place]
+        return value.sum((-1, -2)), gradient, flat
+
+    @property
+    def width(self) -> int:
+        """``m``, contrasts of the widest statement."""
+        t = self.evidence.kind.shape[1]
+        return 1 if t == 0 else max(1, int(self.evidence.shown.max()))
+
+
+def _root(bend: Tensor) -> Tensor:
+    """Root of small positive semi-definite blocks ``(..., m, m)``."""
+    value, axes = torch.linalg.eigh(bend)
+    root: Tensor = axes * value.clamp(min=0).sqrt().unsqueeze(-2)
+    return root
+
+
+@dataclass(frozen=True)
+class Law:
+    """Population law of the linear part: ``w ~ N(mean, covariance)``, ``(p,)`` and ``(p, p)`` float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """One guess about how a taste is made.
+
+    Attributes:
+        law: number of the linear law; amplitude multiplies it.
+        amplitude: standard deviation factor of the linear part.
+        rough: standard deviation of the personal process, in log-odds.
+        length: its length scale; 1 is the typical distance of two items divided by sqrt(2).
+        view: what distances are measured in: 0 features, 1 latents.
+        log_weight: prior weight.
+    """
+
+    law: int = 0
+    amplitude: float = 1.0
+    rough: float = 1.0
+    length: float = 1.0
+    view: int = 0
+    log_weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class DualFit:
+    """Laplace posteriors of h hypotheses.
+
+    Attributes:
+        alpha: ``(h, r)`` gradient of the log likelihood at the mode.
+        root: ``(h, r, r)`` S; lower: ``(h, r, r)`` Cholesky factor of ``I + S' K S``.
+        lower: see above.
+        log_evidence: ``(h,)`` nats.
+    """
+
+    alpha: Tensor
+    root: Tensor
+    lower: Tensor
+    log_evidence: Tensor
+
+
+def laplace_dual(
+    contrasts: Contrasts, mean: Tensor, kernel: Tensor, thresholds: Tensor, start: Tensor | None = None
+) -> DualFit:
+    """Laplace posterior in the dual, for several hypotheses at once (Rasmussen & Williams 2006, alg. 3.1).
+
+    Guarantee: the mode is the global one to ``TOLERANCE`` nats; all likelihoods are log-concave.
+
+    Args:
+        contrasts: what was said, about r contrasts.
+        mean: ``(h, r)`` prior means of the contrasts.
+        kernel: ``(h, r, r)`` prior covariances.
+        thresholds: ``(4,)`` cuts between stars.
+        start: ``(h, r)`` alpha to start from, e.g. that of one answer less.
+    """
+    h, r = mean.shape
+    alpha = mean.new_zeros(h, r) if start is None else start
+    away = (kernel @ alpha.unsqueeze(-1)).squeeze(-1)
+    value, gradient, root = contrasts.terms(mean + away, thresholds)
+    objective = value - 0.5 * (alpha * away).sum(-1)
+    identity = torch.eye(r, dtype=mean.dtype)
+    for _ in range(MAX_STEPS):
+        lower = torch.linalg.cholesky(identity + root.mT @ kernel @ root)
+        target = (root @ (root.mT @ away.unsqueeze(-1))).squeeze(-1) + gradient
+        inner = torch.cholesky_solve(root.mT @ (kernel @ target.unsqueeze(-1)), lower)
+        step = target - (root @ inner).squeeze(-1) - alpha
+        size = mean.new_ones(h)
+        for _ in range(30):
+            trial = alpha + size.unsqueeze(-1) * step
+            away = (kernel @ trial.unsqueeze(-1)).squeeze(-1)
+            value, gradient, root = contrasts.terms(mean + away, thresholds)
+            reached = value - 0.5 * (trial * away).sum(-1)
+            short = reached < objective - 1e-9 * (1 + objective.abs())
+            if not bool(short.any()):
+                break
+            size = torch.where(short, size / 2, size)
+        gain, alpha, objective = reached - objective, trial, reached
+        if bool((gain < TOLERANCE).all()):
+            break
+    lower = torch.linalg.cholesky(identity + root.mT @ kernel @ root)
+    return DualFit(alpha, root, lower, objective - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1))
+
+
+class Kernels:
+    """Covariances of a set of hypotheses, and the views they measure distances in.
+
+    Args of the constructor: the laws of the linear part, the hypotheses, and the scale ``(k,)`` of the features.
+    """
+
+    def __init__(self, laws: Sequence[Law], hypotheses: Sequence[Hypothesis], scale: Tensor) -> None:
+        self.laws, self.hypotheses = list(laws), list(hypotheses)
+        self.scale = (scale / scale.square().sum().sqrt()).double()
+
+    def view(self, points: Points, number: int) -> Tensor:
+        """Coordinates in which distances are measured; their total variance over the latent law is about 1."""
+        if number == 0:
+            return points.features[:, :-1] * self.scale.to(points.features)
+        unit: Tensor = points.latents / points.latents.shape[1] ** 0.5
+        return unit
+
+    def between(self, a: Points, b: Points) -> Tensor:
+        """Covariances ``(h, n, m)``."""
+        a, b = _double(a), _double(b)
+        linear = {
+            i: (a.features @ law.covariance) @ b.features.T
+            for i, law in enumerate(self.laws)
+            if any(h.law == i and h.amplitude for h in self.hypotheses)
+        }
+        squared = {
+            v: torch.cdist(self.view(a, v), self.view(b, v)).square()
+            for v in {h.view for h in self.hypotheses if h.rough}
+        }
+        rows = []
+        for h in self.hypotheses:
+            row = linear[h.law] * h.amplitude**2 if h.amplitude else a.features.new_zeros(len(a), len(b))
+            if h.rough:
+                row = row + h.rough**2 * torch.exp(-squared[h.view] / (2 * h.length**2))
+            rows.append(row)
+        return torch.stack(rows)
+
+    def mean(self, points: Points) -> Tensor:
+        """Prior means ``(h, n)``."""
+        features = points.features.double()
+        return torch.stack([features @ self.laws[h.law].mean for h in self.hypotheses])
+
+    def variance(self, points: Points) -> Tensor:
+        """Prior variances ``(h, n)``."""
+        features = points.features.double()
+        linear = [((features @ law.covariance) * features).sum(-1) for law in self.laws]
+        return torch.stack([linear[h.law] * h.amplitude**2 + h.rough**2 for h in self.hypotheses])
+
+    def only(self, number: int) -> Kernels:
+        """The same with one hypothesis."""
+        found = Kernels(self.laws, [self.hypotheses[number]], self.scale)
+        found.scale = self.scale
+        return found
+
+
+def _double(points: Points) -> Points:
+    return Points(points.latents.double(), points.features.double())
+
+
+class ProcessTaste(Taste):
+    """A taste under one hypothesis: linear part and personal process together."""
+
+    def __init__(self, kernels: Kernels, answers: Answers, contrasts: Contrasts, fit: DualFit, context: int) -> None:
+        self.kernels, self.points, self.contrasts, self.context = kernels, answers.points, contrasts, context
+        self.fit = fit
+        self.hypothesis = kernels.hypotheses[0]
+        # the mean needs no contrasts: alpha spread over the items once
+        alpha = self._shared() * fit.alpha[0]
+        padded = alpha.new_zeros(len(self.points) + 1)
+        padded.index_add_(0, contrasts.first, alpha)
+        rows = torch.where(contrasts.second >= 0, contrasts.second, len(self.points))
+        padded.index_add_(0, rows, -alpha)
+        self.dual = padded[:-1]
+        law = kernels.laws[self.hypothesis.law]
+        features = self.points.features.double()
+        self.linear = law.mean + self.hypothesis.amplitude**2 * (law.covariance @ (features.T @ self.dual))
+        self._view = kernels.view(_double(self.points), self.hypothesis.view)
+
+    def _shared(self) -> Tensor:
+        """Covariance of a context with that of each contrast, relative to the one of contexts that are the same."""
+        other = 1 / (1 + DRIFT)
+        return torch.where(self.contrasts.context == self.context, 1.0, other).double()
+
+    def score(self, points: Points) -> Tensor:
+        """See `Taste`; float64."""
+        features = points.features.to(self.linear)
+        total = features @ self.linear
+        if self.hypothesis.rough and len(self.points):
+            view = self.kernels.view(Points(points.latents.to(self.linear), features), self.hypothesis.view)
+            squared = view.square().sum(-1, keepdim=True) - 2 * view @ self._view.T + self._view.square().sum(-1)
+            near = torch.exp(squared.clamp(min=0) / (-2 * self.hypothesis.length**2))
+            total = total + self.hypothesis.rough**2 * (near @ self.dual)
+        return total
+
+    def over(self, points: Points) -> ProcessBeliefs:
+        """See `Taste`."""
+        return ProcessBeliefs(self, points)
+
+
+class ProcessBeliefs(Beliefs):
+    """Beliefs of a Gaussian process about n items."""
+
+    def __init__(self, taste: ProcessTaste, points: Points) -> None:
+        self.taste, self.points = taste, points
+        self.mean = taste.score(points)[None]
+        kernels = taste.kernels
+        cross = kernels.between(points, taste.points)[0]
+        contrast = taste.contrasts.take(cross) * taste._shared()
+        pulled = taste.fit.root[0].mT @ contrast.T
+        self._explained = torch.linalg.solve_triangular(taste.fit.lower[0], pulled, upper=False)  # (r, n)
+        prior = kernels.variance(points)
+        self.deviation = (prior - self._explained.square().sum(0)).clamp(min=1e-12).sqrt()
+
+    def _covariance(self, rows: Tensor) -> Tensor:
+        prior = self.taste.kernels.between(self.points[rows], self.points)[0]
+        posterior: Tensor = prior - self._explained[:, rows].T @ self._explained
+        return posterior
+
+    def gap(self, against: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Beliefs`."""
+        variance = self.deviation.square()
+        shared = self._covariance(against)
+        spread = (variance + variance.gather(1, against[:, None]) - 2 * shared).clamp(min=0).sqrt()
+        return self.mean - self.mean.gather(1, against[:, None]), spread
+
+    def draw(self, generator: torch.Generator, spread: float = 1.0) -> Tensor:
+        """See `Beliefs`."""
+        n = len(self.points)
+        covariance = self._covariance(torch.arange(n))
+        covariance = covariance + JITTER * (1 + covariance.diagonal().mean()) * torch.eye(n, dtype=covariance.dtype)
+        value, axes = torch.linalg.eigh(covariance)
+        noise = torch.randn(n, generator=generator, dtype=covariance.dtype)
+        away: Tensor = axes @ (value.clamp(min=0).sqrt() * noise)
+        return self.mean + spread * away
+
+
+class PersonalGaussianProcess(TasteModel):
+    """Population part plus personal Gaussian process; see the module.
+
+    Attributes:
+        weights: ``(h,)`` how likely each hypothesis was after the last fit.
+    """
+
+    name: ClassVar[str] = "default"
+
+    def __init__(
+        self, *, prior: PopulationPrior | None = None, scale: Tensor | None = None, linear: bool = True
+    ) -> None:
+        """Choose the hypotheses.
+
+        Args:
+            prior: what the population likes, weighed against a flat law by evidence; None for the flat law alone.
+            scale: ``(k,)`` how much each feature varies among what people see; None for all alike.
+            linear: whether there is a linear part; without it this is a plain Gaussian process.
+        """
+        self.prior, self.scale, self.linear = prior, scale, linear
+        self.thresholds = torch.as_tensor(DEFAULT_THRESHOLDS if prior is None else prior.thresholds).double()
+        self.kernels: Kernels | None = None if scale is None else hypotheses(prior, scale, linear)
+        self.weights = torch.empty(0, dtype=torch.float64)
+
+    def fit(self, answers: Answers, context: int = 0) -> ProcessTaste:
+        """See `TasteModel`; the most likely hypothesis is used."""
+        if self.kernels is None:
+            self.kernels = hypotheses(self.prior, torch.ones(answers.points.features.shape[1] - 1), self.linear)
+        contrasts = Contrasts.of(answers)
+        mean = contrasts.take(self.kernels.mean(answers.points))
+        kernel = contrasts.square(self.kernels.between(answers.points, answers.points))
+        same = contrasts.context[:, None] == contrasts.context
+        kernel = torch.where(same, kernel, kernel / (1 + DRIFT))
+        fit = laplace_dual(contrasts, mean, kernel, self.thresholds)
+        log_weight = torch.tensor([h.log_weight for h in self.kernels.hypotheses], dtype=torch.float64)
+        self.weights = torch.softmax(fit.log_evidence + log_weight, 0)
+        best = int(self.weights.argmax())
+        chosen = DualFit(*(x[best : best + 1] for x in (fit.alpha, fit.root, fit.lower, fit.log_evidence)))
+        return ProcessTaste(self.kernels.only(best), answers, contrasts, chosen, context)
+
+
+SPREAD = 1.5  # standard deviation of a flat law's score, in log-odds
+BIAS = 1.0  # and of its constant
+FLAT_SHARE = 0.2  # of the prior weight, for being unlike everybody
+DRIFT = 0.25  # variance of a context's own part, as a share of what all contexts of a person have in common
+
+
+def flat_law(scale: Tensor) -> Law:
+    """A law without anybody: features count as much as people can see them; ``scale`` ``(k,)``."""
+    scale = scale.double()
+    variance = SPREAD**2 * scale.square() / scale.square().sum()
+    return Law(torch.zeros(len(scale) + 1).double(), torch.diag(torch.cat([variance, variance.new_tensor([BIAS**2])])))
+
+
+def hypotheses(prior: PopulationPrior | None, scale: Tensor, linear: bool = True) -> Kernels:
+    """What is weighed by evidence: the population's law against a flat one, how personal and how wavy a taste is."""
+    laws, shares = [flat_law(scale)], [1.0]
+    if prior is not None and linear:
+        laws, shares = [*laws, Law(prior.mean, prior.covariance)], [FLAT_SHARE, 1 - FLAT_SHARE]
+    grid = [
+        Hypothesis(law=i, amplitude=amplitude, rough=rough, length=length, view=view, log_weight=math.log(share))
+        for i, share in enumerate(shares)
+        for amplitude in ((0.0,) if not linear else ((0.5, 1.0, 2.0) if i == 0 else (1.0,)))
+        for rough in (0.5, 1.0, 2.0)
+        for length in (0.7, 1.2)
+        for view in (0,)
+    ]
+    return Kernels(laws, grid, scale)

@@ -1,0 +1,196 @@
+"""What one person sees next: candidates near what they like and all over the space, and a choice among them.
+
+Candidates are half samples of the space (a fixed pool, scored in full) and half mixtures around the best found so far,
+``z = sqrt(d) (a v + sqrt(1 - a^2) x)``, which keep the norm. ``client.propose`` chooses among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from client.classifiers.base import Points, Taste
+from client.lens import Lens
+from client.memory import Rated
+from client.propose import propose
+from client.ratings import ANSWERS, Kind
+from client.search.base import Task
+from client.search.distribution import diverse
+from client.search.gradient import GradientSearch
+from common.latents import LatentSpace, spread_out
+
+POOL = 20_000
+FROM_POOL, ROUND_BEST = 300, 300  # candidates for one question
+PLACES = 5  # best places that candidates are mixed around
+NEAREST, FARTHEST = 0.97, 0.3  # cosines of mixtures to their place
+FIRST_LOOKS = 5  # questions that are spread out, when nothing at all is known
+STREAK = 3  # "neither" in a row that moves the search elsewhere
+EXPLOIT = 0.7
+TYPICAL = 0.995  # share of the generator's own items that are no more extreme than a proposal may be
+
+
+class Curator:
+    """Chooses what to show. What it chooses depends on the seed, the taste and the history, and on nothing else.
+
+    Attributes:
+        pool: ``POOL`` typical items.
+    """
+
+    def __init__(self, space: LatentSpace, lens: Lens, seed: int) -> None:
+        """Choose from a latent space, seen through ``lens``."""
+        self.space, self.lens, self.seed = space, lens, seed
+        with torch.no_grad():
+            self.pool = lens(space.sample(POOL, torch.Generator().manual_seed(seed)))
+        seen = self.pool.features[:, :-1]
+        self._centre = seen.mean(0)
+        covariance = (seen - self._centre).T @ (seen - self._centre) / len(seen)
+        covariance += 1e-3 * covariance.diagonal().mean() * torch.eye(len(covariance))
+        self._whitener = torch.linalg.cholesky(torch.linalg.inv(covariance))
+        self._limit = float(self.extremeness(self.pool).quantile(TYPICAL))
+
+    def extremeness(self, points: Points) -> Tensor:
+        """How far items ``(n,)`` lie from the middle of the generator's own, in standard deviations (Mahalanobis)."""
+        white = (points.features[:, :-1] - self._centre) @ self._whitener
+        distance: Tensor = torch.linalg.vector_norm(white, dim=1)
+        return distance
+
+    def propose(
+        self, n: int, taste: Taste, history: Sequence[Rated], seen: Points, *, crowd: bool, batch: bool = False
+    ) -> Tensor:
+        """Latents ``(n, d)`` worth asking about, in random order.
+
+        Args:
+            n: how many.
+            taste: what is known.
+            history: what was said.
+            seen: everything shown so far.
+            crowd: whether a population prior already says something.
+            batch: the items are rated one by one.
+        """
+        generator = self._generator(len(seen), len(history))
+        if not crowd and len(history) < FIRST_LOOKS:
+            return self._spread(n, history, seen, generator)
+        with torch.no_grad():
+            candidates = self._candidates(taste, history, seen, generator)
+            beliefs = taste.over(candidates)
+            if batch and n > 1:
+                exploit = max(1, round(EXPLOIT * n))
+                chosen = propose("thompson", beliefs, exploit, generator)[0]
+                taken = torch.zeros(beliefs.shape, dtype=torch.bool)
+                taken[:, chosen] = True
+                more = n - exploit
+                if more:
+                    other = propose("information", beliefs, more, generator, taken=taken)[0]
+                    chosen = torch.cat([chosen, other])
+            else:
+                method = "thompson" if n == 1 else "eubo"
+                chosen = propose(method, beliefs, n, generator)[0]  # type: ignore[arg-type]
+        return candidates.latents[chosen[torch.randperm(n, generator=generator)]]
+
+    def recommend(self, k: int, surprise: float, taste: Taste, history: Sequence[Rated], seen: Points) -> Tensor:
+        """Latents ``(k, d)`` of items this person will love; see ``Session.recommend``."""
+        generator = self._generator(len(seen), len(history), 1)
+
+        def score(latents: Tensor) -> Tensor:
+            points = self.lens(latents)
+            over = (self.extremeness(points) - self._limit).clamp(min=0)
+            return taste.score(points).float() - 10 * over
+
+        with torch.no_grad():
+            candidates = self._candidates(taste, history, seen, generator)
+            order = taste.score(candidates).argsort(descending=True)
+        starts = candidates.latents[order[:32]]
+        task = Task(score=score, space=self.space, starts=starts, minimum_distance=0.05)
+        top = GradientSearch(walks=8, steps=20, places=0).run(task, 1, generator)
+        return diverse(task, k, surprise, generator, pole=top.latents[0]).latents
+
+    def near(self, latent: Tensor, n: int, taste: Taste) -> Tensor:
+        """Neighbours ``(n, d)`` of a latent that promise most, not too close to each other."""
+        generator = self._generator(n, int(latent.view(torch.int32).sum()))
+        with torch.no_grad():
+            around = self._mix(latent[None], 40 * n, generator, 0.95, 0.75)
+            points = self.lens(around)
+            best = taste.score(points).argsort(descending=True)[: 8 * n]
+        return around[best[spread_out(around[best], n, generator)]]
+
+    def certainty(self, taste: Taste, before: Taste) -> float:
+        """One minus the share of the prior variance of typical items that is left."""
+        with torch.no_grad():
+            part = self.pool[slice(0, 300)]
+            left = taste.over(part).deviation.square().mean() / before.over(part).deviation.square().mean()
+        return float((1 - left).clamp(0, 1))
+
+    def notice(self, history: Sequence[Rated]) -> str | None:
+        """What the person should know about what is shown next."""
+        if _streak(history) >= STREAK:
+            return f"{_streak(history)} times neither: now looking somewhere else"
+        return None
+
+    # -- candidates
+
+    def _candidates(self, taste: Taste, history: Sequence[Rated], seen: Points, generator: torch.Generator) -> Points:
+        scores = taste.score(self.pool)
+        half = FROM_POOL // 2
+        best = scores.topk(half).indices
+        wanted = torch.zeros(POOL, dtype=torch.bool)
+        wanted[best] = wanted[torch.randint(POOL, (FROM_POOL - half,), generator=generator)] = True
+        rows = wanted.nonzero().squeeze(-1)
+        if _streak(history) >= STREAK:
+            return self.pool[self._elsewhere(rows, history, seen)]
+        places = [self.pool.latents[best[:PLACES]]]
+        liked = _items(history)
+        if liked:
+            known = seen[torch.tensor(liked)]
+            top = taste.score(known).topk(min(PLACES, len(liked))).indices
+            places.append(known.latents[top])
+        pole = torch.cat(places)
+        order = taste.score(self.lens(pole)).argsort(descending=True)[:PLACES]
+        mixed = self._mix(pole[order], ROUND_BEST, generator, NEAREST, FARTHEST)
+        fresh = self.lens(mixed)
+        found = Points.join([self.pool[rows], fresh])
+        return found[self.extremeness(found) <= self._limit]
+
+    def _elsewhere(self, rows: Tensor, history: Sequence[Rated], seen: Points) -> Tensor:
+        """Those of the pool's ``rows`` that are unlike everything of the last "neither" answers."""
+        recent = [item for rated in history[-_streak(history) :] for item in rated.rating.row[2]]
+        near = torch.cdist(self.pool.features[rows], seen.features[torch.tensor(recent)]).amin(1)
+        return rows[near.argsort(descending=True)[: max(50, len(rows) // 2)]]
+
+    def _mix(self, places: Tensor, count: int, generator: torch.Generator, near: float, far: float) -> Tensor:
+        """``(count, d)`` latents on the shell at cosines from ``far`` to ``near`` to the places ``(m, d)``."""
+        home = self.space.project(places)[torch.arange(count) % len(places)] / self.space.radius
+        other = self.space.sample(count, generator)
+        other = other - (other * home).sum(1, keepdim=True) * home
+        other = other / torch.linalg.vector_norm(other, dim=1, keepdim=True).clamp(min=1e-9)
+        cosine = far + (near - far) * torch.rand(count, 1, generator=generator)
+        mixed: Tensor = cosine * home + (1 - cosine.square()).sqrt() * other
+        return self.space.project(mixed)
+
+    def _spread(self, n: int, history: Sequence[Rated], seen: Points, generator: torch.Generator) -> Tensor:
+        """The first questions, when nothing is known: items far from each other and from what was shown."""
+        rows = torch.randint(POOL, (200,), generator=generator)
+        chosen = rows[spread_out(self.pool.features[rows], n, generator)]
+        return self.pool.latents[chosen]
+
+    def _generator(self, *numbers: int) -> torch.Generator:
+        seed = self.seed
+        for number in numbers:
+            seed = (seed * 1_000_003 + number + 1) % 2**62
+        return torch.Generator().manual_seed(seed)
+
+
+def _items(history: Sequence[Rated]) -> list[int]:
+    return sorted({item for rated in history for item in rated.rating.row[2]})
+
+
+def _streak(history: Sequence[Rated]) -> int:
+    """How many of the last answers in a row were "neither"."""
+    streak = 0
+    for rated in reversed(history):
+        kind, value, _ = rated.rating.row
+        if kind != Kind.CHOICE or ANSWERS[value] != "neither":
+            break
+        streak += 1
+    return streak

@@ -1,0 +1,180 @@
+"""How well a person is understood, in numbers that were measured and words a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from client.memory import Rated
+from client.ratings import ANSWERS, Best, Choice, Glance, Kind, Like, Rating, Stars
+
+if TYPE_CHECKING:
+    from client.session import Session
+
+LAST = 10  # answers the plain sentence is about
+ENOUGH = 20  # answers before it is fair to say that nothing is learned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """What a session knows about how well it does.
+
+    Attributes:
+        answers: ratings that count.
+        by_kind: how many of each kind.
+        guessed_of_last: right guesses, and guesses made, among the last ten answers; each was guessed before it was
+            given.
+        held_out_accuracy: share of all answers that were guessed before they were given; None before the first.
+        chance: share that always giving the commonest answer would have guessed.
+        certainty: share of what could be known about typical items that is known, 0 to 1.
+        next_question: what would be asked next and why.
+        source: where suggestions come from now: ``nothing yet``, ``the crowd``, ``both`` or ``you``.
+        notice: what the person should be told now; None for nothing.
+        troubles: what goes wrong and what helps.
+    """
+
+    answers: int
+    by_kind: dict[str, int]
+    guessed_of_last: tuple[int, int]
+    held_out_accuracy: float | None
+    chance: float
+    certainty: float
+    next_question: str
+    source: str
+    notice: str | None
+    troubles: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON allows it."""
+        return asdict(self)
+
+
+def explain(session: Session) -> Explanation:
+    """Explain the state of a session."""
+    history = session.history
+    guesses = [r.foretold for r in history if r.foretold is not None]
+    accuracy = sum(guesses) / len(guesses) if guesses else None
+    chance = _chance(history)
+    certainty = session.certainty()
+    return Explanation(
+        answers=len(history),
+        by_kind=_by_kind(history),
+        guessed_of_last=(sum(guesses[-LAST:]), len(guesses[-LAST:])),
+        held_out_accuracy=accuracy,
+        chance=chance,
+        certainty=certainty,
+        next_question=_next(len(history), session.prior is not None),
+        source=_source(len(history), session.prior is not None, certainty),
+        notice=session.notice(),
+        troubles=_troubles(history, accuracy, chance),
+    )
+
+
+def foretells(rating: Rating, scores: Sequence[float]) -> bool | None:
+    """Whether scores of a rating's items foretell it; None for weak evidence.
+
+    A preference is foretold by the order of the two scores, "both" and "neither" by the sign of their mean, stars by
+    the side of the middle (three stars by neither side clearly), the best or worst of several by the extreme.
+    """
+    if isinstance(rating, Like):
+        return rating.liked == (scores[0] > 0)
+    if isinstance(rating, Choice):
+        if rating.answer in ("a", "b"):
+            return (rating.answer == "a") == (scores[0] > scores[1])
+        return (rating.answer == "both") == (scores[0] + scores[1] > 0)
+    if isinstance(rating, Stars):
+        return abs(scores[0]) < 1 if rating.stars == 3 else (rating.stars > 3) == (scores[0] > 0)
+    if isinstance(rating, Best):
+        extreme = min if rating.worst else max
+        return scores[rating.chosen] == extreme(scores)
+    return None
+
+
+def _by_kind(history: Sequence[Rated]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for rated in history:
+        name = rated.rating.row[0].name.lower()
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _chance(history: Sequence[Rated]) -> float:
+    """Accuracy of always guessing the commonest answer; A against B is a coin, the best of n one in n."""
+    counted = [r.rating for r in history if r.foretold is not None]
+    if not counted:
+        return 0.5
+    total, good, bad = 0.0, 0, 0
+    for rating in counted:
+        kind, value, items = rating.row
+        if kind == Kind.CHOICE and ANSWERS[value] in ("a", "b"):
+            total += 0.5
+        elif kind in (Kind.BEST, Kind.WORST):
+            total += 1 / len(items)
+        elif (kind == Kind.CHOICE and ANSWERS[value] == "both") or (kind == Kind.LIKE and value) or value > 3:
+            good += 1
+        else:
+            bad += 1
+    return (total + max(good, bad)) / len(counted)
+
+
+def _next(answers: int, crowd: bool) -> str:
+    if answers == 0 and not crowd:
+        return "two pictures as different as can be, to find out where to look"
+    if answers < 5 and not crowd:
+        return "pictures from all over, to find out where to look"
+    return "the best guess so far, against the one that could be better still"
+
+
+def _source(answers: int, crowd: bool, certainty: float) -> str:
+    if answers == 0:
+        return "the crowd" if crowd else "nothing yet"
+    return "both" if crowd and certainty < 0.9 else "you"
+
+
+def _troubles(history: Sequence[Rated], accuracy: float | None, chance: float) -> list[str]:
+    found = []
+    tried = sum(r.foretold is not None for r in history)
+    if accuracy is not None and tried >= ENOUGH and accuracy < chance + 0.05:
+        found.append(
+            "I do not guess your answers better than chance yet: answer only when you feel a difference, "
+            "or choose another way to rate"
+        )
+    contradictions = _contradictions(history)
+    if contradictions:
+        found.append(
+            f"{contradictions} answers contradict others about the same pictures: that is fine for close calls, "
+            "or take one back in the history"
+        )
+    weak = sum(isinstance(r.rating, Glance) for r in history)
+    if weak and weak == len(history):
+        found.append("only how long you looked is known so far: rate a few to be understood sooner")
+    return found
+
+
+def _contradictions(history: Sequence[Rated]) -> int:
+    """Answers whose opposite was given about the same items, directly or around a circle of preferences."""
+    better: dict[int, set[int]] = {}
+    found = 0
+    for rated in history:
+        rating = rated.rating
+        if not isinstance(rating, Choice) or rating.answer not in ("a", "b"):
+            continue
+        _, value, (a, b) = rating.row
+        winner, loser = (a, b) if value == 0 else (b, a)
+        if _reaches(better, loser, winner):
+            found += 1
+        better.setdefault(winner, set()).add(loser)
+    return found
+
+
+def _reaches(better: dict[int, set[int]], start: int, goal: int) -> bool:
+    seen, open_ = {start}, [start]
+    while open_:
+        for after in better.get(open_.pop(), set()):
+            if after == goal:
+                return True
+            if after not in seen:
+                seen.add(after)
+                open_.append(after)
+    return False
