@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +22,6 @@ class Lens(nn.Module):
         scale: ``(k,)`` float64, how much each component varies among perceptual features; root mean square 1.
     """
 
-    __call__: Callable[[Tensor], Points]
-
     def __init__(self, pack: GeneratorPack, components: int | None = None) -> None:
         """Look through the map of a pack.
 
@@ -44,6 +40,11 @@ class Lens(nn.Module):
         self.map = LatentMap.of(pack) if k else None
         self.components = k or pack.latents.dimension
         self.scale = pack.component_scale[:k] if k else torch.ones(self.components, dtype=torch.float64)
+
+    def __call__(self, latents: Tensor) -> Points:
+        """See `forward`; typed."""
+        points: Points = super().__call__(latents)
+        return points
 
     def forward(self, latents: Tensor) -> Points:
         """Points of latents ``(n, d)``, differentiable."""
