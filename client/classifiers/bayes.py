@@ -22,26 +22,6 @@ FLAT_SHARE = 0.2  # of the weight before any answer, where there is a population
 FLAT_SPREADS = (0.5, 1.0, 2.0, 4.0)  # standard deviations of the score of a typical item, log-odds
 
 
-class PosteriorBeliefs(Beliefs):
-    """Beliefs of people with posteriors over linear tastes, about items with features ``(n, p)``.
-
-    All correlations are exact: a gap is the score of a difference of features, a draw is the score under a taste.
-    """
-
-    def __init__(self, posterior: Posterior, features: Tensor) -> None:
-        self.posterior, self.features = posterior, features
-        self.mean, self.deviation = posterior.moments(features)
-
-    def gap(self, against: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Beliefs`."""
-        return self.posterior.moments(self.features - self.features[against].unsqueeze(1))
-
-    def draw(self, generator: torch.Generator, spread: float = 1.0) -> Tensor:
-        """See `Beliefs`."""
-        scores = self.posterior.sample(1, generator).squeeze(1) @ self.features.T
-        return self.mean + spread * (scores - self.mean)
-
-
 @dataclass(frozen=True, eq=False)
 class LinearTaste(Taste):
     """A taste that is linear in the features."""
@@ -52,9 +32,9 @@ class LinearTaste(Taste):
         """See `Taste`; float64."""
         return self.posterior.scores(points.features.double())[0]
 
-    def over(self, points: Points) -> PosteriorBeliefs:
+    def over(self, points: Points) -> Beliefs:
         """See `Taste`."""
-        return PosteriorBeliefs(self.posterior, points.features.double())
+        return self.posterior.over(points.features.double())
 
 
 class BayesianLinear(TasteModel):

@@ -18,7 +18,7 @@ equal scores is 1 - 1/m, that of m - 1 pairs (m - 1)/2: hence 2/m.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -111,6 +111,14 @@ class Rows:
 def heard(answers: Answers, context: int) -> Answers:
     """The answers as they count in a context, for models that know no contexts: those of others ``OTHER_CONTEXT``."""
     return answers.weighted(torch.where(answers.context == context, 1.0, OTHER_CONTEXT).to(answers.weight))
+
+
+def compact(answers: Answers) -> Answers:
+    """The same answers about only the items they speak of."""
+    used = torch.unique(answers.items[answers.items >= 0])
+    place = torch.full((len(answers.points) + 1,), -1, dtype=torch.int64)  # the last is the place of -1
+    place[used] = torch.arange(len(used))
+    return replace(answers, points=answers.points[used], items=place[answers.items])
 
 
 def label(answers: Answers) -> Rows:

@@ -9,7 +9,7 @@ gives the uncertainty (delete-a-group jackknife; Efron & Stein 1981).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from client.classifiers.balance import class_balanced
 from client.classifiers.base import Answers, Points, Taste, TasteModel
 from client.classifiers.beliefs import FactorBeliefs
-from client.classifiers.labels import Inputs, View, heard, label
+from client.classifiers.labels import Inputs, View, compact, heard, label
 from client.classifiers.linear import finite
 from client.fit import laplace
 from common.errors import SettingError
@@ -133,15 +133,13 @@ class SupportVectorMachine(TasteModel):
         Raises:
             SettingError: a latent or a feature is not finite.
         """
-        answers = heard(answers, context).select(slice(max(0, len(answers) - MOST_ANSWERS), len(answers)))
-        used = torch.unique(answers.items[answers.items >= 0])
-        anchors = finite(self.inputs(answers.points[used]).detach())
+        newest = slice(max(0, len(answers) - MOST_ANSWERS), len(answers))
+        answers = compact(heard(answers, context).select(newest))
+        anchors = finite(self.inputs(answers.points).detach())
         doubt = 1 / math.sqrt(1 + len(answers))
         if len(answers) == 0:
             nobody = Decisions(anchors.new_zeros(1, 0), anchors.new_zeros(1))
             return MachineTaste(self, anchors, nobody, 1.0, 0.0, doubt)
-        items = torch.where(answers.items >= 0, torch.searchsorted(used, answers.items.clamp(min=used[0])), -1)
-        answers = replace(answers, points=answers.points[used], items=items)
         gram, fold = self.kernel(anchors, anchors), self._folds(len(answers))
         parts = [torch.ones_like(fold, dtype=torch.bool)]
         parts += [fold != k for k in range(min(FOLDS, len(answers)))] if len(answers) > 1 else []
