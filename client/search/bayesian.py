@@ -11,17 +11,20 @@ import warnings
 import torch
 from torch import Tensor
 
-from client.search.base import Found, Search, Task, begin, finish, pick, wander
+from client.search.base import Found, Meter, Score, Search, Task, begin, finish, pick, wander
+from client.search.gradient import Ring, climb
 from common.errors import SettingError
 
-APART = 0.1  # radians between the places looked at in one round
+APART = 0.3  # radians between the places looked at in one round
+STEPS = 10  # of the climbs of the expected improvement
+JITTER = 1e-4  # variance of scores around the process, as a share of their own
 
 
 class BayesianSearch(Search):
     """A Gaussian process of the score on the shell, and logarithmic expected improvement (Ament et al. 2023).
 
-    Every round looks where improvement over the best is expected most among random candidates; half of these lie around
-    the best places so far. Needs no gradient.
+    Every round looks where most improvement over the best is expected: at the best of random candidates, half of them
+    around the best places so far, and uphill from there. Needs no gradient of the score.
     """
 
     name = "bayesian"
@@ -59,36 +62,59 @@ class BayesianSearch(Search):
     def _promising(
         self, task: Task, shell: Tensor, latents: Tensor, scores: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Latents ``(batch, d)`` of the largest expected improvement."""
+        """Latents ``(batch, d)`` of the largest expected improvement: the best candidates, climbed from there."""
         # with a trust angle only the starts are looked around, so that nothing strays farther
         home = shell if task.trust_angle is not None else latents[scores.argsort(descending=True)]
-        candidates = wander(task, home, self.candidates, generator)[0]
-        expected = _log_expected_improvement(latents / task.space.radius, scores, candidates / task.space.radius)
-        return candidates[pick(candidates, expected, self.batch, APART)]
+        candidates, homes = wander(task, home, self.candidates, generator)
+        radius, expected = task.space.radius, _expected_improvement(latents, scores)
+        meter = Meter(expected)
+        promise = meter(candidates)
+        rows = pick(candidates, promise, self.batch, APART)
+        reach = math.pi if task.trust_angle is None else task.trust_angle
+        walked = climb(
+            meter, Ring(task.space), candidates[rows] / radius, STEPS, centres=homes[rows] / radius, reach=reach
+        )
+        # most climbs end at the same summit, which is worth one look; the candidates are the others
+        both = torch.cat([task.space.project(walked.directions), candidates])
+        return both[pick(both, torch.cat([walked.scores, promise]), self.batch, APART)]
 
 
-def _log_expected_improvement(known: Tensor, scores: Tensor, candidates: Tensor) -> Tensor:
-    """Logarithmic expected improvement ``(m,)`` at unit vectors ``(m, d)``, from scores ``(n,)`` at ``(n, d)``."""
+def _expected_improvement(latents: Tensor, scores: Tensor) -> Score:
+    """Logarithmic expected improvement over scores ``(n,)`` of latents ``(n, d)``, as a score of other latents.
+
+    One length scale for all dimensions, since on the shell all directions are alike, with the prior that grows with the
+    dimension (Hvarfner et al. 2024, as in BoTorch). Scores have no noise.
+    """
     from botorch.acquisition.analytic import LogExpectedImprovement
     from botorch.exceptions.errors import ModelFittingError
     from botorch.fit import fit_gpytorch_mll
     from botorch.models import SingleTaskGP
+    from gpytorch.kernels import RBFKernel  # type: ignore[import-untyped]
     from gpytorch.mlls import ExactMarginalLogLikelihood  # type: ignore[import-untyped]
+    from gpytorch.priors import LogNormalPrior  # type: ignore[import-untyped]
 
-    good = scores.isfinite()
-    x, y = (known[good].double() + 1) / 2, scores[good].double()
+    good, width = scores.isfinite(), 2 * math.sqrt(latents.shape[1])
+    x, y = latents[good].double() / width + 0.5, scores[good].double()
     y = (y - y.mean()) / y.std(correction=0).clamp(min=1e-12)
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # it warns of equal points and flat scores, which are allowed
         torch.manual_seed(0)  # a fit that fails is tried again from random settings
-        model = SingleTaskGP(x, y[:, None], outcome_transform=None)
+        length = LogNormalPrior(math.sqrt(2) + math.log(x.shape[1]) / 2, math.sqrt(3))
+        kernel, noise = RBFKernel(lengthscale_prior=length), torch.full_like(y, JITTER)[:, None]
+        model = SingleTaskGP(x, y[:, None], noise, covar_module=kernel, outcome_transform=None)
         try:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         except ModelFittingError:
             model.eval()  # goes on with the settings of its prior
-        with torch.no_grad():
-            values: Tensor = LogExpectedImprovement(model, best_f=y.max())((candidates.double()[:, None] + 1) / 2)
-    return values.nan_to_num(nan=-math.inf)
+    improvement = LogExpectedImprovement(model, best_f=y.max())
+
+    def expected(others: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value: Tensor = improvement((others.double() / width + 0.5)[:, None])
+        return value
+
+    return expected
 
 
 def _require_botorch() -> None:
