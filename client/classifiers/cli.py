@@ -23,7 +23,7 @@ app = typer.Typer(help="Compare taste models on your own ratings.")
 
 @app.command("compare")
 def compare(
-    store: Annotated[Path, typer.Option(help="The encrypted store with your ratings.")],
+    store: Annotated[Path | None, typer.Option(help="The encrypted store; without it the usual one.")] = None,
     profile: Annotated[str, typer.Option(help="Whose ratings.")] = "me",
     generator: Annotated[str, typer.Option(help="The generator they are about: a name, or the folder of a pack.")] = (
         "art"
@@ -32,6 +32,7 @@ def compare(
     passphrase_file: Annotated[
         Path | None, typer.Option(help="File with the passphrase; without it PLGL_PASSPHRASE, or you are asked.")
     ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only these models; give it again for each.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts; each is guessed by models that heard the others.")] = 5,
     seed: Annotated[int, typer.Option(help="Which ratings are held out together.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
@@ -39,19 +40,27 @@ def compare(
     """Compare taste models on your own ratings: which guesses answers best that it has not heard."""
     from client.classifiers import MODELS, evaluation, taste_model
     from client.session import Session
+    from client.store import default_path
 
+    store = default_path() if store is None else store
     if not store.exists():
         raise SettingError(f"there is no store at {store}; rate something first, or name another with --store")
+    names = list(dict.fromkeys(model or MODELS))
+    if len(names) < 2:
+        raise SettingError(f"--model {names[0]} alone cannot be compared; name one more, or leave --model out")
     passphrase = _passphrase(passphrase_file)
     with Session.open(
         generator, prior=prior, store=store, passphrase=passphrase, profile=profile, seed=seed
     ) as session:
         answers, scale, crowd = session.answers(), session.lens.scale, session.prior
+        others = [name for name in session.profiles() if name != profile]
+    if not len(answers) and others:
+        raise SettingError(f"profile {profile!r} has no ratings in this store; it holds {', '.join(others)}")
+    models = {name: taste_model(name, prior=crowd, lens_scale=scale, seed=seed) for name in names}
     asked = int(evaluation.guessable(answers).sum())
     if asked < ENOUGH:
         _too_few(asked, as_json)
         return
-    models = {name: taste_model(name, prior=crowd, lens_scale=scale, seed=seed) for name in MODELS}
     rows = evaluation.compare(models, answers, folds, seed)
     if as_json:
         about = {"ratings": asked, "enough": True, "verdict": evaluation.verdict(rows)}

@@ -52,10 +52,11 @@ def test_every_model_is_compared_on_ones_own_ratings(
 
 def test_json_is_one_object(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLGL_PASSPHRASE", PASSPHRASE)
-    result = CliRunner().invoke(app, ["--store", str(store), "--json", "--folds", "2"], catch_exceptions=False)
+    arguments = ["--store", str(store), "--json", "--model", "bayes", "--model", "linear"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     found = json.loads(result.stdout)
     assert (found["ratings"], found["enough"]) == (12, True)
-    assert sorted(row["model"] for row in found["models"]) == sorted(MODELS)
+    assert sorted(row["model"] for row in found["models"]) == ["bayes", "linear"]
     accuracies = [row["accuracy"] for row in found["models"]]
     assert accuracies == sorted(accuracies, reverse=True)
     assert all(row["fit_milliseconds"] > 0 and row["log_loss"] > 0 for row in found["models"])
@@ -88,6 +89,23 @@ def test_a_wrong_passphrase_a_missing_store_and_a_missing_file_are_refused(store
     with pytest.raises(SettingError, match="cannot read the passphrase file"):
         CliRunner().invoke(
             app, ["--store", str(store), "--passphrase-file", str(tmp_path / "none")], catch_exceptions=False
+        )
+
+
+def test_models_are_named_rightly_before_anything_is_computed(store: Path, secret: Path) -> None:
+    arguments = ["--store", str(store), "--profile", "guest", "--passphrase-file", str(secret), "--model", "bayes"]
+    with pytest.raises(SettingError, match="name one more"):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    with pytest.raises(SettingError, match="'oracle' is unknown"):
+        CliRunner().invoke(app, [*arguments, "--model", "oracle"], catch_exceptions=False)
+
+
+def test_a_profile_without_ratings_is_told_which_have_some(store: Path, secret: Path) -> None:
+    with pytest.raises(SettingError, match="'nobody' has no ratings in this store; it holds guest, me"):
+        CliRunner().invoke(
+            app,
+            ["--store", str(store), "--profile", "nobody", "--passphrase-file", str(secret)],
+            catch_exceptions=False,
         )
 
 
