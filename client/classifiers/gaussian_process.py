@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -84,6 +84,8 @@ class Contrasts:
         if len(rows):
             add(rows, kind[rows], value[rows], items[rows], blank[rows])
         source, kinds, values, firsts, seconds = (torch.cat(x) for x in zip(*parts, strict=True))
+        order = source.argsort(stable=True)  # as they were given: one more answer is one more row at the end
+        source, kinds, values, firsts, seconds = (x[order] for x in (source, kinds, values, firsts, seconds))
         there = firsts >= 0
         evidence = Evidence(
             kinds[None], values[None], answers.weight[source][None], torch.empty(0), there.sum(-1)[None]
@@ -106,17 +108,20 @@ class Contrasts:
         return self.take(self.take(matrix).mT).mT
 
     def terms(self, scores: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log likelihood ``(h,)``, gradient ``(h, r)`` and root ``(h, r, r)`` of the curvature, ``S S' = W``."""
+        """Log likelihood ``(h,)``, gradient ``(h, r)`` and a root ``S`` of its curvature ``W = S S'``.
+
+        The root is ``(h, r)`` where it is diagonal, which it is for every kind but best and worst, else ``(h, r, r)``.
+        """
         h, t, m = scores.shape[0], self.evidence.kind.shape[1], self.width
         if not t:
-            return scores.new_zeros(h), scores, scores.new_zeros(h, 0, 0)
-        grid = scores.new_zeros(scores.shape[0], t * m)
+            return scores.new_zeros(h), scores, scores
+        grid = scores.new_zeros(h, t * m)
         grid[:, self.place] = scores
         value, slope, bend = score_terms(self.evidence, grid.reshape(-1, 1, t, m), thresholds)
         gradient = slope.reshape(-1, t * m)[:, self.place]
         if m == 1:
-            return value.sum((-1, -2)), gradient, torch.diag_embed(bend.reshape(-1, t).sqrt())
-        root = torch.zeros(scores.shape[0], t, m, t, m, dtype=scores.dtype)
+            return value.sum((-1, -2)), gradient, bend.reshape(-1, t).sqrt()
+        root = scores.new_zeros(h, t, m, t, m)
         each = torch.arange(t)
         root[:, each, :, each, :] = _root(bend.squeeze(1)).transpose(0, 1)
         flat = root.reshape(-1, t * m, t * m)[:, self.place][:, :, self.place]
@@ -127,6 +132,24 @@ class Contrasts:
         """``m``, contrasts of the widest statement."""
         t = self.evidence.kind.shape[1]
         return 1 if t == 0 else max(1, int(self.evidence.shown.max()))
+
+
+def _times(root: Tensor, x: Tensor) -> Tensor:
+    """``S x`` for ``x`` ``(h, r, n)``."""
+    return root.unsqueeze(-1) * x if root.dim() == 2 else root @ x
+
+
+def _transposed(root: Tensor) -> Tensor:
+    return root if root.dim() == 2 else root.mT
+
+
+def _factor(root: Tensor, kernel: Tensor) -> Tensor:
+    """Cholesky factor of ``B = I + S' K S`` ``(h, r, r)``."""
+    half = _times(_transposed(root), kernel)
+    matrix = _times(_transposed(root), half.mT)
+    matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    factor: Tensor = torch.linalg.cholesky(matrix)
+    return factor
 
 
 def _root(bend: Tensor) -> Tensor:
@@ -171,7 +194,7 @@ class DualFit:
 
     Attributes:
         alpha: ``(h, r)`` gradient of the log likelihood at the mode.
-        root: ``(h, r, r)`` S; lower: ``(h, r, r)`` Cholesky factor of ``I + S' K S``.
+        root: S, see `Contrasts.terms`; lower: ``(h, r, r)`` Cholesky factor of ``I + S' K S``.
         lower: see above.
         log_evidence: ``(h,)`` nats.
     """
@@ -201,12 +224,11 @@ def laplace_dual(
     away = (kernel @ alpha.unsqueeze(-1)).squeeze(-1)
     value, gradient, root = contrasts.terms(mean + away, thresholds)
     objective = value - 0.5 * (alpha * away).sum(-1)
-    identity = torch.eye(r, dtype=mean.dtype)
     for _ in range(MAX_STEPS):
-        lower = torch.linalg.cholesky(identity + root.mT @ kernel @ root)
-        target = (root @ (root.mT @ away.unsqueeze(-1))).squeeze(-1) + gradient
-        inner = torch.cholesky_solve(root.mT @ (kernel @ target.unsqueeze(-1)), lower)
-        step = target - (root @ inner).squeeze(-1) - alpha
+        lower = _factor(root, kernel)
+        target = _times(root, _times(_transposed(root), away.unsqueeze(-1))) + gradient.unsqueeze(-1)
+        inner = torch.cholesky_solve(_times(_transposed(root), kernel @ target), lower)
+        step = (target - _times(root, inner)).squeeze(-1) - alpha
         size = mean.new_ones(h)
         for _ in range(30):
             trial = alpha + size.unsqueeze(-1) * step
@@ -218,9 +240,10 @@ def laplace_dual(
                 break
             size = torch.where(short, size / 2, size)
         gain, alpha, objective = reached - objective, trial, reached
-        if bool((gain < TOLERANCE).all()):
+        if bool((gain.abs() < TOLERANCE).all()):
             break
-    lower = torch.linalg.cholesky(identity + root.mT @ kernel @ root)
+    lower = _factor(root, kernel)
+    # at the mode alpha is the gradient; Newton's own is one step behind it
     return DualFit(alpha, root, lower, objective - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1))
 
 
@@ -233,6 +256,12 @@ class Kernels:
     def __init__(self, laws: Sequence[Law], hypotheses: Sequence[Hypothesis], scale: Tensor) -> None:
         self.laws, self.hypotheses = list(laws), list(hypotheses)
         self.scale = (scale / scale.square().sum().sqrt()).double()
+        self._rough = sorted({(h.view, h.length) for h in self.hypotheses if h.rough})
+        self._shares = torch.zeros(len(self.hypotheses), len(self.laws) + len(self._rough), dtype=torch.float64)
+        for i, h in enumerate(self.hypotheses):
+            self._shares[i, h.law] = h.amplitude**2
+            if h.rough:
+                self._shares[i, len(self.laws) + self._rough.index((h.view, h.length))] = h.rough**2
 
     def view(self, points: Points, number: int) -> Tensor:
         """Coordinates in which distances are measured; their total variance over the latent law is about 1."""
@@ -241,25 +270,22 @@ class Kernels:
         unit: Tensor = points.latents / points.latents.shape[1] ** 0.5
         return unit
 
+    def parts(self, a: Points, b: Points) -> Tensor:
+        """Covariances ``(c, n, m)`` of what the hypotheses are made of: linear laws first, then processes."""
+        a, b = _double(a), _double(b)
+        linear = [(a.features @ law.covariance) @ b.features.T for law in self.laws]
+        squared = {v: torch.cdist(self.view(a, v), self.view(b, v)).square() for v in {v for v, _ in self._rough}}
+        rough = [torch.exp(squared[v] / (-2 * length**2)) for v, length in self._rough]
+        return torch.stack(linear + rough)
+
+    def mixed(self, parts: Tensor) -> Tensor:
+        """``(h, ...)`` covariances of the hypotheses from ``(c, ...)`` of their parts."""
+        mixed: Tensor = (self._shares @ parts.flatten(1)).reshape(-1, *parts.shape[1:])
+        return mixed
+
     def between(self, a: Points, b: Points) -> Tensor:
         """Covariances ``(h, n, m)``."""
-        a, b = _double(a), _double(b)
-        linear = {
-            i: (a.features @ law.covariance) @ b.features.T
-            for i, law in enumerate(self.laws)
-            if any(h.law == i and h.amplitude for h in self.hypotheses)
-        }
-        squared = {
-            v: torch.cdist(self.view(a, v), self.view(b, v)).square()
-            for v in {h.view for h in self.hypotheses if h.rough}
-        }
-        rows = []
-        for h in self.hypotheses:
-            row = linear[h.law] * h.amplitude**2 if h.amplitude else a.features.new_zeros(len(a), len(b))
-            if h.rough:
-                row = row + h.rough**2 * torch.exp(-squared[h.view] / (2 * h.length**2))
-            rows.append(row)
-        return torch.stack(rows)
+        return self.mixed(self.parts(a, b))
 
     def mean(self, points: Points) -> Tensor:
         """Prior means ``(h, n)``."""
@@ -274,9 +300,8 @@ class Kernels:
 
     def only(self, number: int) -> Kernels:
         """The same with one hypothesis."""
-        found = Kernels(self.laws, [self.hypotheses[number]], self.scale)
-        found.scale = self.scale
-        return found
+        hypothesis = replace(self.hypotheses[number], law=0)
+        return Kernels([self.laws[self.hypotheses[number].law]], [hypothesis], self.scale)
 
 
 def _double(points: Points) -> Points:
@@ -308,14 +333,15 @@ class ProcessTaste(Taste):
         return torch.where(self.contrasts.context == self.context, 1.0, other).double()
 
     def score(self, points: Points) -> Tensor:
-        """See `Taste`; float64."""
-        features = points.features.to(self.linear)
-        total = features @ self.linear
+        """See `Taste`; in the precision of the points, of which there may be very many."""
+        total = points.features @ self.linear.to(points.features)
         if self.hypothesis.rough and len(self.points):
-            view = self.kernels.view(Points(points.latents.to(self.linear), features), self.hypothesis.view)
-            squared = view.square().sum(-1, keepdim=True) - 2 * view @ self._view.T + self._view.square().sum(-1)
-            near = torch.exp(squared.clamp(min=0) / (-2 * self.hypothesis.length**2))
-            total = total + self.hypothesis.rough**2 * (near @ self.dual)
+            # exp(-|x - y|^2 / 2) = exp(x . y - |y|^2 / 2) exp(-|x|^2 / 2): one pass over the large matrix
+            view = self.kernels.view(points, self.hypothesis.view) / self.hypothesis.length
+            known = self._view.to(view) / self.hypothesis.length
+            near = torch.addmm(-0.5 * known.square().sum(-1), view, known.T).exp()
+            process = (near @ self.dual.to(view)) * torch.exp(-0.5 * view.square().sum(-1))
+            total = total + self.hypothesis.rough**2 * process
         return total
 
     def over(self, points: Points) -> ProcessBeliefs:
@@ -332,7 +358,7 @@ class ProcessBeliefs(Beliefs):
         kernels = taste.kernels
         cross = kernels.between(points, taste.points)[0]
         contrast = taste.contrasts.take(cross) * taste._shared()
-        pulled = taste.fit.root[0].mT @ contrast.T
+        pulled = _times(_transposed(taste.fit.root), contrast.T[None])[0]
         self._explained = torch.linalg.solve_triangular(taste.fit.lower[0], pulled, upper=False)  # (r, n)
         prior = kernels.variance(points)
         self.deviation = (prior - self._explained.square().sum(0)).clamp(min=1e-12).sqrt()
@@ -383,6 +409,7 @@ class PersonalGaussianProcess(TasteModel):
         self.thresholds = torch.as_tensor(DEFAULT_THRESHOLDS if prior is None else prior.thresholds).double()
         self.kernels: Kernels | None = None if scale is None else hypotheses(prior, scale, linear)
         self.weights = torch.empty(0, dtype=torch.float64)
+        self._alpha: Tensor | None = None
 
     def fit(self, answers: Answers, context: int = 0) -> ProcessTaste:
         """See `TasteModel`; the most likely hypothesis is used."""
@@ -390,15 +417,23 @@ class PersonalGaussianProcess(TasteModel):
             self.kernels = hypotheses(self.prior, torch.ones(answers.points.features.shape[1] - 1), self.linear)
         contrasts = Contrasts.of(answers)
         mean = contrasts.take(self.kernels.mean(answers.points))
-        kernel = contrasts.square(self.kernels.between(answers.points, answers.points))
+        parts = contrasts.square(self.kernels.parts(answers.points, answers.points))
         same = contrasts.context[:, None] == contrasts.context
-        kernel = torch.where(same, kernel, kernel / (1 + DRIFT))
-        fit = laplace_dual(contrasts, mean, kernel, self.thresholds)
+        kernel = self.kernels.mixed(torch.where(same, parts, parts / (1 + DRIFT)))
+        fit = laplace_dual(contrasts, mean, kernel, self.thresholds, self._start(mean))
+        self._alpha = fit.alpha
         log_weight = torch.tensor([h.log_weight for h in self.kernels.hypotheses], dtype=torch.float64)
         self.weights = torch.softmax(fit.log_evidence + log_weight, 0)
         best = int(self.weights.argmax())
         chosen = DualFit(*(x[best : best + 1] for x in (fit.alpha, fit.root, fit.lower, fit.log_evidence)))
         return ProcessTaste(self.kernels.only(best), answers, contrasts, chosen, context)
+
+    def _start(self, mean: Tensor) -> Tensor | None:
+        """Where the last fit ended: usually it knew all answers but one."""
+        if self._alpha is None or self._alpha.shape[0] != mean.shape[0]:
+            return None
+        known = self._alpha[:, : mean.shape[1]]
+        return torch.nn.functional.pad(known, (0, mean.shape[1] - known.shape[1]))
 
 
 SPREAD = 1.5  # standard deviation of a flat law's score, in log-odds
