@@ -280,7 +280,7 @@ class Kernels:
 
     def mixed(self, parts: Tensor) -> Tensor:
         """``(h, ...)`` covariances of the hypotheses from ``(c, ...)`` of their parts."""
-        mixed: Tensor = (self._shares @ parts.flatten(1)).reshape(-1, *parts.shape[1:])
+        mixed: Tensor = (self._shares @ parts.flatten(1)).reshape(len(self.hypotheses), *parts.shape[1:])
         return mixed
 
     def between(self, a: Points, b: Points) -> Tensor:
