@@ -20,6 +20,7 @@ FULL_SURPRISE = 1.3  # radians between pole and ring at surprise 1 (cosine 0.27)
 POLE_WALKS, POLE_STEPS = 4, 10
 RING_STEPS = 6
 PLACES = 12  # places looked at on the ring for each one taken
+WIDENINGS = 5  # times the ring is widened, to twice its angle each, where a small space has no room
 MARGIN = 1e-3  # radians added to the minimum distance, so that rounding cannot break it
 APART = (1.2, 0.9, 0.6, 0.3)  # wanted angles between directions around the pole, radians; the first with room is used
 
@@ -59,14 +60,15 @@ def diverse(task: Task, count: int, surprise: float, generator: torch.Generator,
     meter, shell, known = begin(task, count)
     top, best = _pole(task, meter, shell, known, pole)
     latents, scores = top[None], best[None]
-    for widening in range(5):
+    if count > 1:
+        others, theirs = _others(task, meter, shell, top, angle, count - 1, generator)
+        latents, scores = _with(task, latents, scores, others, theirs, count)
+    for widening in range(WIDENINGS):
         if len(latents) >= count:
             break
-        wide = min(angle + MARGIN, math.pi) * 2.0**widening
-        others, theirs = _others(task, meter, shell, top, (angle, min(wide, math.pi)), count - len(latents), generator)
-        latents, scores = torch.cat([latents, others]), torch.cat([scores, theirs])
-        kept = _apart(latents, scores, task.minimum_distance)
-        latents, scores = latents[kept], scores[kept]
+        between = angle, min(math.pi, max(angle, MARGIN) * 2.0 ** (widening + 1))
+        places = _anywhere(task, top, between, PLACES * count, generator)
+        latents, scores = _with(task, latents, scores, places, meter(places), count)
     return finish(task, count, meter, latents, scores)
 
 
@@ -90,18 +92,14 @@ def _others(
     meter: Meter,
     shell: Tensor,
     pole: Tensor,
-    between: tuple[float, float],
+    angle: float,
     count: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """At most ``count`` latents on rings at angles ``between`` around the pole, and their scores."""
-    places = _places(pole, shell, count, generator)
-    share = torch.rand(len(places), generator=generator, device=generator.device).to(pole.device)
-    ring_angles = between[0] + (between[1] - between[0]) * share
-    scores = meter(Ring.around(task.space, pole, ring_angles).place(places))
-    needed = _needed(task.minimum_distance, between[0])
-    rows, apart = _spread(places, scores, count, needed)
-    ring = Ring.around(task.space, pole, ring_angles[rows])
+    """At most ``count`` latents on the ring at an angle around the pole, climbed along it, and their scores."""
+    places, ring = _places(pole, shell, count, generator), Ring.around(task.space, pole, angle)
+    needed = _needed(task.minimum_distance, angle)
+    rows, apart = _spread(places, meter(ring.place(places)), count, needed)
     room = max(0.0, (apart - max(needed, apart / 2)) / 2)  # two neighbours that walk towards each other stay apart
     begun = places[rows]
     walked = climb(meter, ring, begun, RING_STEPS, centres=begun, reach=room, wanted=task.wanted)
@@ -140,8 +138,22 @@ def _spread(places: Tensor, scores: Tensor, count: int, needed: float) -> tuple[
     return rows, apart
 
 
-def _apart(latents: Tensor, scores: Tensor, minimum_distance: float) -> Tensor:
-    """Rows that keep the minimum distance; the pole, which is the first row, is always one of them."""
-    first = scores.clone()
-    first[0] = math.inf
-    return pick(latents, first, len(scores), minimum_distance)
+def _anywhere(task: Task, pole: Tensor, between: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+    """Random latents at angles ``between`` around the pole; none in one dimension."""
+    places = _places(pole, pole[None], count, generator)
+    share = torch.rand(len(places), 1, generator=generator, device=generator.device).to(pole.device)
+    angle = between[0] + (between[1] - between[0]) * share
+    unit = torch.nn.functional.normalize(pole, dim=0)
+    return task.space.project(angle.cos() * unit + angle.sin() * places)
+
+
+def _with(
+    task: Task, latents: Tensor, scores: Tensor, others: Tensor, theirs: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """At most ``count`` latents and their scores: those there are, then others, as the minimum distance allows."""
+    both, all_scores = torch.cat([latents, others]), torch.cat([scores, theirs])
+    # those chosen before, the pole first among them, are not given up for better ones
+    order = all_scores.clone()
+    order[: len(latents)] = torch.arange(len(latents), 0, -1).to(order) * 1e30
+    kept = pick(both, order, count, task.minimum_distance)
+    return both[kept], all_scores[kept]

@@ -55,7 +55,9 @@ class EvolutionSearch(Search):
         scores: list[Tensor] = []
         worst = float(known.min())
         for _ in range(self.generations):
-            asked = strategy.ask()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                asked = strategy.ask()
             individuals = torch.from_numpy(np.stack(asked)).to(shell)
             latents.append(self._on_shell(task, shell[0], individuals))
             scores.append(meter(latents[-1]))
@@ -80,6 +82,7 @@ class EvolutionSearch(Search):
             "verbose": -9,
             "seed": np.nan,  # leaves numpy's shared generator alone
             "randn": lambda *shape: draw.standard_normal(shape),
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,  # others do not bear injected individuals
             "CMA_diagonal": shell.shape[1] >= DIAGONAL_FROM,
         }
         with warnings.catch_warnings():

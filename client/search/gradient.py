@@ -40,26 +40,26 @@ class Walked(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ring:
-    """Where walks may go: the points at some angles from a pole, or the whole shell.
+    """Where walks may go: the points at some angle from a pole, or the whole shell.
 
     A point of the ring is ``radius (cos * pole + sin * u)`` with ``u`` a unit vector across the pole; walks move ``u``.
 
     Attributes:
         space: where the shell lies.
         pole: ``(d,)`` unit vector; None for the whole shell.
-        cos: ``(n, 1)`` cosines of the angles from the pole; unused for the whole shell.
-        sin: ``(n, 1)`` sines; unused for the whole shell.
+        cos: cosine of the angle.
+        sin: sine of the angle.
     """
 
     space: LatentSpace
     pole: Tensor | None = None
-    cos: Tensor | float = 0.0
-    sin: Tensor | float = 1.0
+    cos: float = 0.0
+    sin: float = 1.0
 
     @classmethod
-    def around(cls, space: LatentSpace, pole: Tensor, angle: Tensor) -> Ring:
-        """Rings at angles ``(n,)`` radians around a pole ``(d,)`` of any length."""
-        return cls(space, normalize(pole, dim=0), angle.cos()[:, None], angle.sin()[:, None])
+    def around(cls, space: LatentSpace, pole: Tensor, angle: float) -> Ring:
+        """The ring at an angle, radians, around a pole ``(d,)`` of any length."""
+        return cls(space, normalize(pole, dim=0), math.cos(angle), math.sin(angle))
 
     def place(self, directions: Tensor) -> Tensor:
         """Latents ``(n, d)`` of directions ``(n, d)``."""
