@@ -1,0 +1,153 @@
+"""Learners that `plgl simulate compare-learners` knows, one file for each family.
+
+================= ========= ==========================================================================
+session           A or B    our session
+session-prior     A or B    our session with a private prior
+session-stars     stars     our session, asked for stars
+session-like      like      our session, asked for likes
+pairwise-gp       A or B    BoTorch PairwiseGP + EUBO as the library sets it, ties broken at random
+pairwise-gp-drop  A or B    the same, ties dropped
+pairwise-gp-scale A or B    the same, ties broken at random, one length scale that grows with dimension
+random            stars     random items, the best rated
+================= ========= ==========================================================================
+
+Modules are imported when a learner is made, so that those of the extra ``bayesopt`` are optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common.errors import SettingError
+
+if TYPE_CHECKING:
+    from client.generators.pack import GeneratorPack
+    from common.prior import PopulationPrior
+    from simulations.players.base import Player
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a player is made from.
+
+    Attributes:
+        pack: the generator; a competitor only sees its latent space.
+        seed: of the player.
+        prior: a population prior, for those that use one.
+        surprise: how varied our recommendations are to be, 0 to 1.
+    """
+
+    pack: GeneratorPack
+    seed: int
+    prior: PopulationPrior | None = None
+    surprise: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A learner of the list.
+
+    Attributes:
+        name: for scripts; label: for people; feedback: what it asks for, for people.
+        label: see above.
+        feedback: see above.
+        make: makes a player.
+        ours: whether it is this project's.
+        needs: modules of an extra it cannot do without.
+        prior: whether it needs a population prior.
+        on_shell: whether what it shows and recommends has the typical norm.
+        slow: seconds one person's 80 answers take, roughly; for the time to go.
+    """
+
+    name: str
+    label: str
+    feedback: str
+    make: Callable[[Setting], Player]
+    ours: bool = False
+    needs: tuple[str, ...] = ()
+    prior: bool = False
+    on_shell: bool = True
+    slow: float = 5.0
+
+
+def _session(kind: str, with_prior: bool = False) -> Callable[[Setting], Player]:
+    def make(setting: Setting) -> Player:
+        from client.ratings import Kind
+        from simulations.players.session import SessionPlayer
+
+        prior = setting.prior if with_prior else None
+        return SessionPlayer(setting.pack, setting.seed, feedback=Kind[kind], prior=prior, surprise=setting.surprise)
+
+    return make
+
+
+def _pairwise(ties: str, lengths: str) -> Callable[[Setting], Player]:
+    def make(setting: Setting) -> Player:
+        from simulations.players.botorch import PairwisePlayer
+
+        return PairwisePlayer(setting.pack.latents, setting.seed, ties=ties, lengths=lengths)  # type: ignore[arg-type]
+
+    return make
+
+
+def _random(setting: Setting) -> Player:
+    from simulations.players.seed import RandomPlayer
+
+    return RandomPlayer(setting.pack.latents, setting.seed)
+
+
+LEARNERS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(name="session", label="plgl session", feedback="A/B", make=_session("CHOICE"), ours=True, slow=8),
+        Entry(
+            name="session-prior",
+            label="plgl session + private prior",
+            feedback="A/B",
+            make=_session("CHOICE", with_prior=True),
+            ours=True,
+            prior=True,
+            slow=8,
+        ),
+        Entry(name="session-stars", label="plgl session", feedback="stars", make=_session("STARS"), ours=True, slow=8),
+        Entry(name="session-like", label="plgl session", feedback="like", make=_session("LIKE"), ours=True, slow=8),
+        Entry(
+            name="pairwise-gp",
+            label="BoTorch PairwiseGP + EUBO",
+            feedback="A/B",
+            make=_pairwise("random", "default"),
+            needs=("botorch",),
+            slow=20,
+        ),
+        Entry(
+            name="pairwise-gp-drop",
+            label="BoTorch PairwiseGP + EUBO, ties dropped",
+            feedback="A/B",
+            make=_pairwise("drop", "default"),
+            needs=("botorch",),
+            slow=20,
+        ),
+        Entry(
+            name="pairwise-gp-scale",
+            label="BoTorch PairwiseGP + EUBO, one length scale",
+            feedback="A/B",
+            make=_pairwise("random", "scaled"),
+            needs=("botorch",),
+            slow=20,
+        ),
+        Entry(name="random", label="random, keep the best", feedback="stars", make=_random, on_shell=False, slow=0.1),
+    )
+}
+
+
+def learner(name: str) -> Entry:
+    """A learner by its name.
+
+    Raises:
+        SettingError: there is none of that name.
+    """
+    if name not in LEARNERS:
+        raise SettingError(f"learner {name!r} is unknown; choose from {', '.join(LEARNERS)}")
+    return LEARNERS[name]
