@@ -21,14 +21,11 @@ a file is being made, ``.v1`` the file before a migration until the next good st
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sqlite3
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
@@ -37,14 +34,23 @@ import platformdirs
 
 from client.journal import Event
 from client.preferences import Preference, preferences
-from client.records import pack, unpack
-from client.store_database import connect, database_errors, header_in, settle, write
-from client.store_files import Mark, ProcessLock, beside, private_file, private_folder, wipe
-from client.vault import Cost, Header, KeyringLike, Vault, forget_key, lock, subkey, unlock
-from common.errors import DamagedStore, SettingError, StorageError, StoreError
-
-Migration = Callable[[Event], Event]  # from an event of one schema version to one of the next; number and time stay
-_STATE = struct.Struct("<QQQ32s")
+from client.records import pack
+from client.store_database import connect, database_errors, header_in
+from client.store_export import read_export, write_export, write_plain
+from client.store_files import ProcessLock, beside, private_folder, wipe
+from client.store_layout import (
+    Layout,
+    State,
+    build,
+    check_pages,
+    events_in,
+    mark_of,
+    migrate,
+    obliterate,
+    state_in,
+)
+from client.vault import Cost, Header, KeyringLike, forget_key, lock, unlock
+from common.errors import DamagedStore, SettingError, StoreError
 
 
 def default_path() -> Path:
@@ -52,43 +58,21 @@ def default_path() -> Path:
     return Path(platformdirs.user_data_dir("plgl", appauthor=False)) / "ratings.plgl"
 
 
-@dataclass(frozen=True)
-class State:
-    """What belongs in a store, sealed beside the rows.
-
-    Attributes:
-        sequence: commits so far.
-        next: number the next event gets.
-        count: events kept.
-        digest: of exactly those, see `Vault.digest`.
-    """
-
-    sequence: int = 0
-    next: int = 1
-    count: int = 0
-    digest: int = 0
-
-    def encode(self) -> bytes:
-        """The state as 56 bytes."""
-        return _STATE.pack(self.sequence, self.next, self.count, self.digest.to_bytes(32, "little"))
-
-    @classmethod
-    def decode(cls, content: bytes) -> State:
-        """The state from bytes that were sealed."""
-        sequence, following, count, digest = _STATE.unpack(content)
-        return cls(sequence, following, count, int.from_bytes(digest, "little"))
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors about a store say which."""
+    try:
+        yield
+    except StoreError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error
 
 
 class Store:
-    """An encrypted store that is open; see the module for what it promises. Safe to use from several threads.
+    """An encrypted store that is open; see the module for what it promises. Safe to use from several threads."""
 
-    A subclass may know a later schema: `schema` is the version it writes, ``migrations[v]`` takes events from version
-    ``v`` to ``v + 1``.
-    """
-
-    schema: ClassVar[int] = 1
-    migrations: ClassVar[Mapping[int, Migration]] = {}
-    sealing: ClassVar[type[Vault]] = Vault
+    layout: ClassVar[Layout] = Layout()
 
     def __init__(
         self,
@@ -105,8 +89,8 @@ class Store:
         self._database: sqlite3.Connection | None = database
         self._held, self._header, self._data_key = held, header, data_key
         self._keyring, self._cost = keyring, cost
-        self._vault = self.sealing(data_key, header.id, self.schema)
-        self._mark = Mark(beside(path, ".seen"), header.id, subkey(data_key, "mark"))
+        self._vault = self.layout.sealing(data_key, header.id, self.layout.schema)
+        self._mark = mark_of(path, header, data_key)
         self._using = threading.RLock()
         self._outdated: list[Path] = []
 
@@ -144,13 +128,12 @@ class Store:
         private_folder(path.parent)
         held = ProcessLock(beside(path, ".lock"))
         try:
-            if not path.exists():
-                cls.build(path, passphrase, keyring, cost, [], 1)
-            return cls._opened(path, held, passphrase, keyring, cost)
-        except BaseException as error:
-            held.release()
-            if isinstance(error, StoreError) and str(path) not in str(error):
-                raise type(error)(f"{path}: {error}") from error
+            with _named(path):
+                if not path.exists():
+                    build(path, cls.layout, passphrase, keyring, cost)
+                return cls._opened(path, held, passphrase, keyring, cost)
+        except BaseException:
+            held.close()
             raise
 
     @classmethod
@@ -158,14 +141,14 @@ class Store:
         cls, path: Path, held: ProcessLock, passphrase: str | None, keyring: KeyringLike | None, cost: Cost
     ) -> Self:
         with database_errors(path), contextlib.ExitStack() as undo:
-            database = undo.enter_context(contextlib.closing(connect(path, cls.schema)))
+            database = undo.enter_context(contextlib.closing(connect(path, cls.layout.schema)))
             header = header_in(database)
             data_key = unlock(header, passphrase, keyring)
             version = int(database.execute("PRAGMA user_version").fetchone()[0])
-            if version < cls.schema:
+            if version < cls.layout.schema:
                 database.close()
-                cls._migrate(path, header, data_key, version)
-                database = undo.enter_context(contextlib.closing(connect(path, cls.schema)))
+                migrate(path, cls.layout, header, data_key, version)
+                database = undo.enter_context(contextlib.closing(connect(path, cls.layout.schema)))
             store = cls(path, database, held, header, data_key, keyring, cost)
             state = store._state()
             store._mark.check(state.sequence)
@@ -173,74 +156,11 @@ class Store:
             if highest >= state.next:
                 raise DamagedStore("it holds rows that were never written; import an export or a backup")
             store._mark.move(state.sequence)
-            if version == cls.schema:
+            if version == cls.layout.schema:
                 older = (beside(path, f".v{number}") for number in range(1, version))
                 store._outdated = [file for file in older if file.exists()]
             undo.pop_all()
         return store
-
-    @classmethod
-    def build(
-        cls,
-        path: Path,
-        passphrase: str | None,
-        keyring: KeyringLike | None,
-        cost: Cost,
-        events: Sequence[Event],
-        following: int,
-    ) -> None:
-        """Write a whole new store with new keys, as one file that appears at once.
-
-        Args:
-            path: where there is none yet; the process lock is held.
-            passphrase: as for `open`.
-            keyring: as for `open`.
-            cost: as for `open`.
-            events: with the numbers they keep.
-            following: number the next event gets.
-        """
-        data_key, number = os.urandom(32), os.urandom(16)
-        header = lock(data_key, "store", number, passphrase, cost, keyring)
-        vault = cls.sealing(data_key, number, cls.schema)
-        try:
-            for ending in (".seen", "-wal"):  # of a store that is gone; SQLite would read its WAL into ours
-                beside(path, ending).unlink(missing_ok=True)
-            cls._write(beside(path, ".new"), header, vault, events, State(1, following))
-            settle(beside(path, ".new"), path)
-        except BaseException:
-            forget_key(header, keyring)
-            raise
-
-    @classmethod
-    def _write(cls, path: Path, header: Header, vault: Vault, events: Sequence[Event], state: State) -> None:
-        records = zip(events, pack(events), strict=True)
-        rows = vault.seal_all("events", ((event.id, record) for event, record in records))
-        state = replace(state, count=len(rows), digest=vault.digest(rows))
-        write(path, header, cls.schema, vault.seal("state", 1, state.encode()), rows)
-
-    @classmethod
-    def _migrate(cls, path: Path, header: Header, data_key: bytes, version: int) -> None:
-        """Bring a file to the schema of this class: copy, migrate, verify all, rename; the old file is kept.
-
-        A crash at any point leaves the old file or the new one under the name of the store, whole.
-        """
-        vault, older = cls.sealing(data_key, header.id, cls.schema), cls.sealing(data_key, header.id, version)
-        with contextlib.closing(connect(path, cls.schema)) as database:
-            state = _state_in(database, older)
-            Mark(beside(path, ".seen"), header.id, subkey(data_key, "mark")).check(state.sequence)
-            events = _events_in(database, older, state)
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        for step in range(version, cls.schema):
-            changed = map(cls.migrations[step], events)
-            events = [replace(new, id=old.id, at=old.at) for old, new in zip(events, changed, strict=True)]
-        fresh = beside(path, ".new")
-        cls._write(fresh, header, vault, events, replace(state, sequence=state.sequence + 1))
-        with contextlib.closing(connect(fresh, cls.schema)) as database:
-            _check(database)
-            _events_in(database, vault, _state_in(database, vault))
-        with path.open("rb") as source, private_file(beside(path, f".v{version}")) as copy:
-            shutil.copyfileobj(source, copy)
-        settle(fresh, path)
 
     @classmethod
     def locked_by(cls, path: Path | str) -> Literal["passphrase", "keyring"] | None:
@@ -248,7 +168,12 @@ class Store:
         path = Path(path).expanduser().resolve()
         if not path.exists():
             return None
-        with contextlib.closing(_Held(path)), contextlib.closing(connect(path, cls.schema)) as database:
+        with (
+            contextlib.closing(ProcessLock(beside(path, ".lock"))),
+            _named(path),
+            database_errors(path),
+            contextlib.closing(connect(path, cls.layout.schema)) as database,
+        ):
             return "keyring" if header_in(database).cost is None else "passphrase"
 
     @classmethod
@@ -260,11 +185,14 @@ class Store:
         held = ProcessLock(beside(path, ".lock"))
         try:
             header = None
-            with contextlib.suppress(StoreError), contextlib.closing(connect(path, cls.schema)) as database:
+            with (
+                contextlib.suppress(StoreError, sqlite3.Error),
+                contextlib.closing(connect(path, cls.layout.schema)) as database,
+            ):
                 header = header_in(database)
-            _obliterate(path, header, keyring, held)
+            obliterate(path, header, keyring, held)
         finally:
-            held.release()
+            held.close()
 
     def append(self, events: Sequence[Event]) -> list[Event]:
         """See `Journal`.
@@ -295,7 +223,7 @@ class Store:
             DamagedStore: a row was altered, moved, added or lost.
         """
         with self._open_database() as database:
-            events = _events_in(database, self._vault, self._state())
+            events = events_in(database, self._vault, self._state())
         while self._outdated:  # a good start: what was there before the migration is needed no more
             wipe(self._outdated.pop())
         return events
@@ -308,7 +236,7 @@ class Store:
         """See `Journal`. The file is written anew without them, so it takes time that grows with its size."""
         with self._transaction() as database:
             state, gone = self._state(), []
-            for number in sorted(set(ids)):
+            for number in sorted(number for number in set(ids) if 0 < number < state.next):
                 found = database.execute("SELECT sealed FROM events WHERE id = ?", (number,)).fetchone()
                 if found is not None:
                     self._vault.open("events", number, found[0])  # an altered row must not change the digest
@@ -329,7 +257,7 @@ class Store:
         """
         with self._using:
             self._disconnect()
-            _obliterate(self.path, self._header, self._keyring, self._held)
+            obliterate(self.path, self._header, self._keyring, self._held)
 
     def change_passphrase(self, new: str | None) -> None:
         """Lock the store by another passphrase, or with None by the keyring. What was sealed stays as it is.
@@ -360,8 +288,8 @@ class Store:
             with self._open_database() as database:
                 state = self._state()
                 rows = state.count
-                _check(database)
-                _events_in(database, self._vault, state)
+                check_pages(database)
+                events_in(database, self._vault, state)
         except DamagedStore as error:
             problem = str(error)
         wal, about = beside(self.path, "-wal"), self.path.stat()
@@ -370,7 +298,7 @@ class Store:
             "rows": rows,
             "bytes": about.st_size,
             "wal_bytes": wal.stat().st_size if wal.exists() else 0,
-            "schema": self.schema,
+            "schema": self.layout.schema,
             "kdf": f"argon2id t={cost.passes} m={cost.kib}KiB p={cost.lanes}" if cost else "keyring",
             "integrity": problem is None,
             "problem": problem,
@@ -379,8 +307,6 @@ class Store:
 
     def export(self, path: Path | str, passphrase: str) -> None:
         """Write everything to one file locked by a passphrase; see `client.store_export`."""
-        from client.store_export import write_export
-
         with self._using:
             events = self.events()
             write_export(Path(path), passphrase, self._cost, events, self._state().next)
@@ -403,30 +329,26 @@ class Store:
             DamagedStore: the export was altered or cut short; no store is made.
             SettingError: there is a store already.
         """
-        from client.store_export import read_export
-
         path = Path(path).expanduser().resolve()
         if path.exists():
             raise SettingError(f"{path} exists; choose another path, or first: plgl store forget")
         events, following = read_export(Path(exported), passphrase)
         private_folder(path.parent)
-        with contextlib.closing(_Held(path)):
+        with contextlib.closing(ProcessLock(beside(path, ".lock"))):
             if path.exists():
                 raise SettingError(f"{path} exists; choose another path, or first: plgl store forget")
-            cls.build(path, new_passphrase, keyring, cost or Cost(), events, following)
+            build(path, cls.layout, new_passphrase, keyring, cost or Cost(), events, following)
         return cls.open(path, passphrase=new_passphrase, keyring=keyring, cost=cost)
 
     def dump(self, path: Path | str, format: Literal["json", "csv"] = "json") -> None:
         """Write everything to a plain file that anybody can read; see `client.store_export`."""
-        from client.store_export import write_plain
-
         write_plain(Path(path), self.events(), format)
 
     def close(self) -> None:
         """See `Journal`."""
         with self._using:
             self._disconnect()
-            self._held.release()
+            self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -469,62 +391,8 @@ class Store:
     def _state(self) -> State:
         """The state as it is in the file now; never remembered, so that no exception can leave it wrong."""
         with self._open_database() as database:
-            return _state_in(database, self._vault)
+            return state_in(database, self._vault)
 
     def _keep(self, state: State) -> None:
         with self._open_database() as database:
             database.execute("UPDATE state SET sealed = ?", (self._vault.seal("state", 1, state.encode()),))
-
-
-class _Held(ProcessLock):
-    """A process lock for a moment, on the store of that path."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(beside(path, ".lock"))
-
-    def close(self) -> None:
-        self.release()
-
-
-def _state_in(database: sqlite3.Connection, vault: Vault) -> State:
-    found = database.execute("SELECT sealed FROM state WHERE id = 1").fetchone()
-    if found is None:
-        raise DamagedStore("its state is missing; import an export or take a backup of the file")
-    return State.decode(vault.open("state", 1, found[0]))
-
-
-def _events_in(database: sqlite3.Connection, vault: Vault, state: State) -> list[Event]:
-    """All events, verified against the state."""
-    rows = database.execute("SELECT id, sealed FROM events ORDER BY id").fetchall()
-    opened = [(number, vault.open("events", number, sealed)) for number, sealed in rows]
-    if len(rows) != state.count or vault.digest(rows) != state.digest:
-        raise DamagedStore(
-            f"it holds {len(rows)} rows where {state.count} were written, or not the same ones; "
-            "rows were lost or put back: import an export or take a backup of the file"
-        )
-    return unpack(opened)
-
-
-def _check(database: sqlite3.Connection) -> None:
-    found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise DamagedStore(f"SQLite finds it damaged: {found}; import an export or take a backup of the file")
-
-
-def _obliterate(path: Path, header: Header | None, keyring: KeyringLike | None, held: ProcessLock) -> None:
-    older = sorted(file for file in path.parent.iterdir() if file.name.startswith(f"{path.name}.v"))
-    refused: StorageError | None = None
-    for file in (path, beside(path, "-wal"), *older, beside(path, ".new")):  # the wrapped key lies in the first
-        try:
-            wipe(file)
-        except StorageError as error:  # go on: every other file is worth wiping
-            refused = refused or error
-    try:
-        if header is not None:
-            forget_key(header, keyring)
-    finally:
-        for ending in (".seen", "-shm", "-journal"):
-            beside(path, ending).unlink(missing_ok=True)
-        held.remove()
-    if refused is not None:
-        raise refused

@@ -138,7 +138,7 @@ class ProcessLock:
         except FileNotFoundError:
             return False
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let go; the file stays. Twice does no harm."""
         self._file.close()
 

@@ -252,7 +252,7 @@ class Vault:
         """
         try:
             return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], self.associated(table, row))
-        except (InvalidTag, ValueError, TypeError):
+        except (InvalidTag, ValueError, TypeError, OverflowError):
             raise DamagedStore(f"row {row} of {table} was altered or moved; take a backup of the store") from None
 
     def seal_all(self, table: str, rows: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:

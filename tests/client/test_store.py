@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from client.journal import Event, Journal, MemoryJournal
 from client.ratings import Best, Choice, Glance, Like, Rating, Stars
 from client.store import Store
 from client.store_files import beside
+from client.store_layout import Layout
 from client.vault import Cost
 from common.errors import (
     DamagedStore,
@@ -57,8 +58,7 @@ class Ring:
 class Later(Store):
     """A version of the program that knows schema 2, in which every event says who."""
 
-    schema = 2
-    migrations: ClassVar = {1: lambda event: replace(event, body={"profile": "default"} | event.body)}
+    layout = Layout(schema=2, migrations={1: lambda event: replace(event, body={"profile": "default"} | event.body)})
 
 
 def open_store(path: Path, kind: type[Store] = Store, passphrase: str | None = WORDS, **more: Any) -> Store:
@@ -533,8 +533,9 @@ def test_a_migration_keeps_everything_and_the_old_file_until_the_first_good_star
 
 def test_a_migration_that_fails_leaves_the_old_store(tmp_path: Path) -> None:
     class Failing(Store):
-        schema = 2
-        migrations: ClassVar = {1: lambda event: Event(event.kind, {"profile": event.body["profile"]}, event.latent)}
+        layout = Layout(
+            schema=2, migrations={1: lambda event: Event(event.kind, {"profile": event.body["profile"]}, event.latent)}
+        )
 
     path = tmp_path / "s.plgl"
     shutil.copy(GOLDEN, path)
