@@ -153,9 +153,9 @@ def _factor(root: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _root(bend: Tensor) -> Tensor:
-    """Root of small positive semi-definite blocks ``(..., m, m)``."""
+    """Symmetric root of small positive semi-definite blocks ``(..., m, m)``: zero where the block is."""
     value, axes = torch.linalg.eigh(bend)
-    root: Tensor = axes * value.clamp(min=0).sqrt().unsqueeze(-2)
+    root: Tensor = (axes * value.clamp(min=0).sqrt().unsqueeze(-2)) @ axes.mT
     return root
 
 
