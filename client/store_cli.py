@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +18,8 @@ from common.errors import SettingError, StorageError
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
     from client.store import Store
 
-app = typer.Typer(
-    help="Your ratings, encrypted on this machine: take them along, or delete them.", no_args_is_help=True
-)
+app = typer.Typer(help="Your ratings, encrypted on this machine: keep, move or delete them.", no_args_is_help=True)
+
 
 PASSPHRASE, EXPORT_PASSPHRASE = "PLGL_PASSPHRASE", "PLGL_EXPORT_PASSPHRASE"
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -36,10 +35,11 @@ ExportFile = Annotated[
         help=f"First line opens the export; else {EXPORT_PASSPHRASE} is read, or you are asked.",
     ),
 ]
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}  # names may hold brackets
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """Plain formats."""
 
     json = "json"
@@ -70,9 +70,6 @@ def show(
         console.print(_table(lines))
 
 
-_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
-
-
 def _table(lines: list[dict[str, Any]]) -> Table:
     from rich.text import Text
 
@@ -98,9 +95,8 @@ def export(
         phrase = _passphrase(export_passphrase_file, EXPORT_PASSPHRASE, "Passphrase for the export", new=True)
         opened.export(out, phrase)
         rows = opened.health()["rows"]
-    _say(
-        as_json, {"exported": str(out), "rows": rows}, f"wrote {rows} events to {out}; try it: plgl store import {out}"
-    )
+    said = f"wrote {rows} events to {out}; to use it: plgl store import {out}"
+    _say(as_json, {"exported": str(out), "rows": rows}, said)
 
 
 @app.command("import")
@@ -109,9 +105,7 @@ def import_(
     store: Where = None,
     passphrase_file: File = None,
     export_passphrase_file: ExportFile = None,
-    keyring: Annotated[
-        bool, typer.Option(help="Lock the new store by the system keyring, not by a passphrase.")
-    ] = False,
+    keyring: Annotated[bool, typer.Option(help="Lock the new store by the system keyring.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a store from an export, on this machine or another; there must be none yet."""
@@ -208,8 +202,9 @@ def _passphrase(file: Path | None, variable: str, question: str, new: bool = Fal
 
 
 def _not_itself(out: Path, opened: Store) -> None:
+    own = [opened.path.name + ending for ending in ("", "-wal", "-shm", ".lock", ".seen", ".new")]
     target = out.expanduser().resolve()
-    if target == opened.path or target.name.startswith(f"{opened.path.name}.") and target.parent == opened.path.parent:
+    if target.parent == opened.path.parent and target.name in own:
         raise SettingError(f"{out} is a file of the store itself; choose another name")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -204,7 +205,8 @@ def obliterate(path: Path, header: Header | None, keyring: KeyringLike | None, h
         StorageError: the disk refused for a file; every other one is gone.
         KeyringError: the keyring does not answer; every file is gone.
     """
-    older = sorted(file for file in path.parent.iterdir() if file.name.startswith(f"{path.name}.v"))
+    version = re.compile(re.escape(path.name) + r"\.v[0-9]+")  # kept by `migrate`
+    older = sorted(file for file in path.parent.iterdir() if version.fullmatch(file.name))
     refused: StorageError | None = None
     for file in (path, beside(path, "-wal"), *older, beside(path, ".new")):  # the wrapped key lies in the first
         try:

@@ -252,8 +252,10 @@ def test_nothing_of_the_old_header_stays_after_a_change(tmp_path: Path) -> None:
 def test_destroy_leaves_no_file_and_can_be_followed_by_a_new_store(tmp_path: Path) -> None:
     store = open_store(tmp_path / "s.plgl")
     store.append(some_events())
+    (tmp_path / "s.plgl.v1").write_bytes(b"before a migration")
+    (tmp_path / "s.plgl.views").write_bytes(b"not ours")
     store.destroy()
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.iterdir()] == ["s.plgl.views"]
     with pytest.raises(StoreError, match="closed"):
         store.events()
     with open_store(tmp_path / "s.plgl") as store:

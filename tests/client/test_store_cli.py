@@ -88,7 +88,8 @@ def test_a_plain_dump_holds_everything(store: Path, tmp_path: Path) -> None:
     assert "not encrypted" in call("dump", tmp_path / "d.json", "--store", store)
     call("dump", tmp_path / "d.csv", "--store", store, "--format", "csv")
     events = json.loads((tmp_path / "d.json").read_text())["events"]
-    rows = list(csv.DictReader((tmp_path / "d.csv").open(newline="")))
+    with (tmp_path / "d.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert [event["id"] for event in events] == [int(row["id"]) for row in rows] == [1, 2, 3]
     assert [event["body"] for event in events] == [json.loads(row["body"]) for row in rows]
     assert torch.tensor(events[1]["latent"]).equal(torch.arange(3) / 3 + 1)
