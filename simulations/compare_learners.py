@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -299,17 +299,15 @@ class Experiment:
     # -- results
 
     def _results(self) -> dict[str, Any]:
-        cells = self._cells()
-        curves = [
-            _curve(entry, cells[entry.name], self.settings.answers) for entry in self.learners if cells[entry.name]
-        ]
+        cells, points = self._cells(), self.settings.answers
+        curves = [_curve(entry, cells[entry.name], points) for entry in self.learners if cells[entry.name]]
         return {
             "format": FORMAT,
             "command": "plgl simulate compare-learners",
             "generators": [{"name": p.name, "version": p.version, "hash": p.hash} for p in self.packs],
             "recommendations": TOP,
             "curves": curves,
-            "differences": differences(self.learners, cells, self.settings.answers),
+            "differences": differences(self.learners, cells, points),
             "skipped": {e.name: "no prior; give --prior or --train-prior" for e in self.learners if not cells[e.name]},
             "seeds": self.seeds,
             "settings": self.folder.settings,
@@ -462,7 +460,7 @@ def _values(outcome: Outcome, panel: Panel) -> dict[str, Any]:
 
 def _drawn(pack: GeneratorPack, latents: Tensor) -> Tensor:
     """Pictures of latents, a part at a time where they are shrunk."""
-    return torch.cat([pictures(pack, part) for part in latents.split(BATCH)])
+    return torch.cat([pictures(pack, part) for part in torch.split(latents, BATCH)])
 
 
 def _title(entry: Entry) -> str:
@@ -479,5 +477,3 @@ def _slug(pack: GeneratorPack) -> str:
 
 def _cell(entry: Entry, pack: GeneratorPack, seed: int) -> str:
     return f"{entry.name}-{_slug(pack)}-seed-{seed}"
-
-

@@ -140,7 +140,8 @@ def _look(
 
 def _off_shell(space: LatentSpace, latents: Tensor) -> Tensor:
     """Distance of norms from the typical one; norms of the law vary by about 0.7."""
-    return (torch.linalg.vector_norm(latents, dim=-1) - space.radius).abs()
+    off: Tensor = (torch.linalg.vector_norm(latents, dim=-1) - space.radius).abs()
+    return off
 
 
 def _plain(values: Tensor) -> list[float]:

@@ -8,6 +8,11 @@ session-like      like      our session, asked for likes
 pairwise-gp       A or B    BoTorch PairwiseGP + EUBO as the library sets it, ties broken at random
 pairwise-gp-drop  A or B    the same, ties dropped
 pairwise-gp-scale A or B    the same, ties broken at random, one length scale that grows with dimension
+noisy-ei          stars     BoTorch SingleTaskGP + qLogNoisyExpectedImprovement
+optuna-gp         stars     Optuna GPSampler in the box -3 .. 3
+optuna-tpe        stars     Optuna TPESampler in the same box
+cma-es            stars     CMA-ES, ten individuals a generation, on the shell
+seed-logistic     like      logistic regression + coordinate reverse classification, 70/30
 random            stars     random items, the best rated
 ================= ========= ==========================================================================
 
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from client.generators.pack import GeneratorPack
     from common.prior import PopulationPrior
     from simulations.players.base import Player
+    from simulations.players.botorch import Lengths, Ties
+    from simulations.players.optuna import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +90,40 @@ def _session(kind: str, with_prior: bool = False) -> Callable[[Setting], Player]
     return make
 
 
-def _pairwise(ties: str, lengths: str) -> Callable[[Setting], Player]:
+def _pairwise(ties: Ties, lengths: Lengths) -> Callable[[Setting], Player]:
     def make(setting: Setting) -> Player:
         from simulations.players.botorch import PairwisePlayer
 
-        return PairwisePlayer(setting.pack.latents, setting.seed, ties=ties, lengths=lengths)  # type: ignore[arg-type]
+        return PairwisePlayer(setting.pack.latents, setting.seed, ties=ties, lengths=lengths)
 
     return make
+
+
+def _noisy_improvement(setting: Setting) -> Player:
+    from simulations.players.botorch import NoisyImprovementPlayer
+
+    return NoisyImprovementPlayer(setting.pack.latents, setting.seed)
+
+
+def _optuna(sampler: Sampler) -> Callable[[Setting], Player]:
+    def make(setting: Setting) -> Player:
+        from simulations.players.optuna import OptunaPlayer
+
+        return OptunaPlayer(setting.pack.latents, setting.seed, sampler=sampler)
+
+    return make
+
+
+def _evolution(setting: Setting) -> Player:
+    from simulations.players.cmaes import EvolutionPlayer
+
+    return EvolutionPlayer(setting.pack.latents, setting.seed)
+
+
+def _logistic(setting: Setting) -> Player:
+    from simulations.players.seed import LogisticPlayer
+
+    return LogisticPlayer(setting.pack.latents, setting.seed)
 
 
 def _random(setting: Setting) -> Player:
@@ -136,6 +170,40 @@ LEARNERS: dict[str, Entry] = {
             make=_pairwise("random", "scaled"),
             needs=("botorch",),
             slow=20,
+        ),
+        Entry(
+            name="noisy-ei",
+            label="BoTorch noisy EI",
+            feedback="stars",
+            make=_noisy_improvement,
+            needs=("botorch",),
+            slow=15,
+        ),
+        Entry(
+            name="optuna-gp",
+            label="Optuna GPSampler",
+            feedback="stars",
+            make=_optuna("gp"),
+            needs=("optuna",),
+            on_shell=False,
+            slow=15,
+        ),
+        Entry(
+            name="optuna-tpe",
+            label="Optuna TPESampler",
+            feedback="stars",
+            make=_optuna("tpe"),
+            needs=("optuna",),
+            on_shell=False,
+            slow=4,
+        ),
+        Entry(name="cma-es", label="CMA-ES", feedback="stars", make=_evolution, slow=0.3),
+        Entry(
+            name="seed-logistic",
+            label="logistic regression + reverse classification",
+            feedback="like",
+            make=_logistic,
+            slow=0.5,
         ),
         Entry(name="random", label="random, keep the best", feedback="stars", make=_random, on_shell=False, slow=0.1),
     )

@@ -5,7 +5,7 @@ A player serves one person. It sees latents and answers and nothing else: no pic
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Player(Protocol):
         feedback: kind of question it asks; decides how many items a question shows.
     """
 
-    feedback: ClassVar[Kind] | Kind
+    feedback: Kind
 
     def ask(self) -> Tensor:
         """The next question: ``(m, d)`` float32 latents; two for A or B, one for a like or stars."""

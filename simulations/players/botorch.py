@@ -113,6 +113,75 @@ class PairwisePlayer:
             return _climb(self._space, self._model, self._places(), k, self._generator)
 
 
+class NoisyImprovementPlayer:
+    """SingleTaskGP on stars with qLogNoisyExpectedImprovement (Ament et al. 2023), refitted after every answer."""
+
+    def __init__(self, space: LatentSpace, seed: int) -> None:
+        """Begin with random items.
+
+        Raises:
+            SettingError: BoTorch is not installed.
+        """
+        _require()
+        self.feedback = Kind.STARS
+        self._space, self._generator = space, torch.Generator().manual_seed(seed)
+        self._latents = torch.empty(0, space.dimension)
+        self._stars: list[int] = []
+        self._model: Any = None
+
+    def ask(self) -> Tensor:
+        """See `Player`."""
+        if self._model is None or len(self._stars) < 2 * FIRST:
+            latents = self._space.project(self._space.sample(1, self._generator))
+        else:
+            with _quiet(len(self._stars)):
+                latents = self._promising()
+        self._latents = torch.cat([self._latents[: len(self._stars)], latents])
+        return latents
+
+    def _promising(self) -> Tensor:
+        from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+
+        places = self._places()
+        improvement = qLogNoisyExpectedImprovement(self._model, X_baseline=_unit(self._latents), prune_baseline=True)
+        with torch.no_grad():
+            value = improvement(_unit(places)[:, None])
+        return places[value.argmax()][None]
+
+    def _places(self) -> Tensor:
+        with torch.no_grad():
+            known = self._model.posterior(_unit(self._latents)).mean.squeeze(-1)
+        best = self._latents[known.argsort(descending=True)[:PLACES]]
+        return candidates(self._space, best, self._generator)
+
+    def tell(self, answer: int) -> None:
+        """See `Player`."""
+        self._stars.append(answer)
+        if len(set(self._stars)) > 1:
+            with _quiet(len(self._stars)):
+                self._model = self._fit()
+
+    def _fit(self) -> Any:
+        from botorch.exceptions.errors import ModelFittingError
+        from botorch.fit import fit_gpytorch_mll
+        from botorch.models import SingleTaskGP
+        from gpytorch.mlls import ExactMarginalLogLikelihood  # type: ignore[import-untyped]
+
+        model = SingleTaskGP(_unit(self._latents), torch.tensor(self._stars, dtype=torch.float64)[:, None])
+        try:
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        except (ModelFittingError, RuntimeError):
+            model.eval()  # goes on with the settings of its prior
+        return model
+
+    def recommend(self, k: int) -> Tensor:
+        """See `Player`."""
+        if self._model is None:
+            return self._space.project(self._space.sample(k, self._generator))
+        with _quiet(len(self._stars)):
+            return _climb(self._space, self._model, self._places(), k, self._generator)
+
+
 def _climb(space: LatentSpace, model: Any, places: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """The ``k`` best latents by posterior mean: the best places, climbed from along the shell."""
 
