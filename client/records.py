@@ -102,12 +102,14 @@ def unpack(rows: Iterable[tuple[int, bytes]]) -> list[Event]:
             parts.append(record[end : end + _shape(shape)[2]])
     try:  # one call for all of them is several times faster than one for each
         said = json.loads(b"[" + b",".join(bodies) + b"]")
+        if not all(isinstance(body, dict) for body in said):
+            raise ValueError("a body must be an object")
         latents = iter(_latents(parts, [shape for _, shape, _, _ in heads if shape is not None]))
         return [
             Event(kind, body, None if shape is None else next(latents), number, at)
             for (kind, shape, number, at), body in zip(heads, said, strict=True)
         ]
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError, RecursionError) as error:
         raise DamagedStore("a record is too short or no JSON; take a backup of the store") from error
 
 

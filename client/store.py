@@ -126,6 +126,8 @@ class Store:
         if not create and not path.exists():
             raise StoreError(f"there is no store at {path}; choose another path or make one with: plgl rate")
         private_folder(path.parent)
+        if path == default_path().resolve():
+            path.parent.chmod(0o700)  # it is ours, whoever made it
         held = ProcessLock(beside(path, ".lock"))
         try:
             with _named(path):

@@ -84,7 +84,8 @@ def connect(path: Path, newest: int) -> sqlite3.Connection:
     version = schema_of(path)
     if version > newest:
         raise NewerStore(f"its schema has version {version}, this program knows {newest}; install a newer plgl")
-    path.chmod(0o600)
+    with disk_errors(path):
+        path.chmod(0o600)
     with database_errors(path):
         database = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
         try:

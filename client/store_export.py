@@ -70,15 +70,21 @@ def read_export(path: Path, passphrase: str) -> tuple[list[Event], int]:
         if header.cost is None:
             raise DamagedStore(f"{path} names no passphrase; it was altered, take another copy")
         content = b"".join(_opened(file, unlock(header, passphrase, None), path))
-    following, count = _FIRST.unpack_from(content)
-    return unpack(_records(content, count)), following
+    try:  # who made it may know the passphrase and mean ill
+        following, count = _FIRST.unpack_from(content)
+        records = list(_records(content, count, following))
+    except struct.error:
+        raise DamagedStore(f"{path} holds less than it says; take another copy of the export") from None
+    return unpack(records), following
 
 
-def _records(content: bytes, count: int) -> Iterator[tuple[int, bytes]]:
-    start = _FIRST.size
+def _records(content: bytes, count: int, following: int) -> Iterator[tuple[int, bytes]]:
+    start, before = _FIRST.size, 0
     for _ in range(count):
         number, length = _EACH.unpack_from(content, start)
-        start += _EACH.size
+        if not before < number < following < 1 << 62:
+            raise DamagedStore(f"event {number} of an export is out of order; take another copy of it")
+        start, before = start + _EACH.size, number
         yield number, content[start : start + length]
         start += length
 

@@ -27,7 +27,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+        raise StorageError(f"cannot use {path}: {reason}; free some space or choose another path") from error
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -354,7 +354,7 @@ def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -
 
 def test_a_folder_or_a_path_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="choose another folder"):
+    with pytest.raises(StorageError, match="choose another path"):
         open_store(tmp_path / "file" / "s.plgl")
     with pytest.raises(StorageError):
         open_store(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keyring.backends import fail, null
 
-from client.vault import OVERHEAD, Cost, Header, Vault, forget_key, lock, subkey, unlock
+from client.vault import _LAYOUT, OVERHEAD, Cost, Header, Vault, forget_key, lock, subkey, unlock
 from common.errors import DamagedStore, KeyringError, NewerStore, SettingError, WrongKey
 
 CHEAP = Cost(passes=1, kib=32, lanes=1)
@@ -87,6 +87,15 @@ def test_a_header_cut_anywhere_is_refused() -> None:
     for length in range(len(content)):
         with pytest.raises((DamagedStore, NewerStore)):
             Header.decode(content[:length], "store")
+
+
+@given(st.binary(max_size=400) | st.from_regex(_LAYOUT, fullmatch=True))
+def test_any_bytes_are_a_header_or_an_error_of_ours(content: bytes) -> None:
+    try:
+        kept = Header.decode(content, "store")
+    except (DamagedStore, NewerStore):
+        return
+    assert kept.encode() == content
 
 
 def test_the_mac_covers_what_the_wrapping_does_not() -> None:
