@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import ClassVar
 
@@ -71,10 +72,13 @@ def ranked_right(taste: Taste, seed: int = 9) -> float:
 
 def fits_the_same_twice(model: TasteModel) -> None:
     items, new = points(20), points(30, seed=1)
-    answers = said(everything(items), items)
-    first, second = model.fit(answers), model.fit(answers)
+    answers, twin = said(everything(items), items), deepcopy(model)
+    first, second = model.fit(answers), twin.fit(answers)
     assert torch.equal(first.score(new), second.score(new))
     assert torch.equal(first.over(new).deviation, second.over(new).deviation)
+    model.fit(said(likes(items, sign=-1.0), items))
+    again = model.fit(answers)  # may start from what it found before, but must not end there
+    torch.testing.assert_close(again.score(new), first.score(new), atol=1e-4, rtol=1e-4)
 
 
 def leaves_global_randomness_alone(model: TasteModel) -> None:
