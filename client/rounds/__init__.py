@@ -1,0 +1,1 @@
+"""Rounds with an artificial user: pairs, choices, a reward model and a destination that follows its gradient."""
