@@ -128,15 +128,15 @@ class Meter:
         return torch.cat([self._usable(part, self._raw(part)) for part in torch.split(latents, CHUNK)])
 
     def with_gradient(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores ``(n,)`` and their gradients ``(n, d)``, zero where there is none or it is not finite."""
+        """Scores ``(n,)`` of finite latents and their gradients ``(n, d)``, zero where they are not finite."""
         free = latents.detach().requires_grad_()
         with torch.enable_grad():
             raw = self._raw(free)
             slope = torch.autograd.grad(raw.sum(), free, allow_unused=True)[0] if raw.requires_grad else None
         if slope is None:
             slope = torch.zeros_like(latents)
-        broken = ~slope.isfinite().all(1, keepdim=True)
-        return self._usable(latents, raw.detach()), slope.masked_fill(broken, 0.0)
+        raw = raw.detach()
+        return torch.where(raw.isfinite(), raw, -math.inf), slope.nan_to_num(0.0, 0.0, 0.0)
 
     def _raw(self, latents: Tensor) -> Tensor:
         self.steps += latents.shape[0]
@@ -229,11 +229,13 @@ def within(directions: Tensor, centres: Tensor, reach: Tensor | float) -> Tensor
     """
     if isinstance(reach, float) and reach >= math.pi:
         return directions
+    reach = torch.as_tensor(reach, dtype=directions.dtype, device=directions.device)
     along = (directions * centres).sum(1, keepdim=True)
+    if bool((along > reach.cos()).all()):
+        return directions
     across = directions - along * centres
     length = torch.linalg.vector_norm(across, dim=1, keepdim=True)
     angle = torch.atan2(length, along)
-    reach = torch.as_tensor(reach, dtype=directions.dtype, device=directions.device)
     edge = reach.cos() * centres + reach.sin() * across / length.clamp(min=1e-12)
     return torch.where(angle > reach, edge, directions)
 

@@ -17,9 +17,9 @@ from client.search.gradient import Ring, climb
 from common.errors import SettingError
 
 FULL_SURPRISE = 1.3  # radians between pole and ring at surprise 1 (cosine 0.27); 0.39 (cosine 0.92) at 0.3
-POLE_WALKS, POLE_STEPS = 4, 10
-RING_STEPS = 6
-PLACES = 12  # places looked at on the ring for each one taken
+POLE_WALKS, POLE_STEPS = 16, 10
+RING_STEPS = 4
+PLACES = 24  # places looked at on the ring for each one taken
 WIDENINGS = 5  # times the ring is widened, to twice its angle each, where a small space has no room
 MARGIN = 1e-3  # radians added to the minimum distance, so that rounding cannot break it
 APART = (1.2, 0.9, 0.6, 0.3)  # wanted angles between directions around the pole, radians; the first with room is used
