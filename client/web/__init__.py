@@ -1,0 +1,1 @@
+"""The rating page: one person, one browser, this machine only."""

@@ -1,0 +1,114 @@
+"""Pictures as the browser takes them: drawn, made small, kept in memory and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from client.generators.pack import GeneratorPack
+from client.items import Item
+
+Kind = Literal["big", "medium", "small"]
+SIZES: dict[Kind, int] = {"big": 448, "medium": 256, "small": 96}  # pixels, on the longer side
+SAVED = 1024  # pixels of a saved picture, where the generator can draw any size
+KEPT = 600  # encoded pictures in memory, a few tens of MB
+QUALITY = 90
+
+
+def tag(latent: Tensor) -> str:
+    """Name of a latent ``(d,)``: the same number of two people's items must not be taken for the same picture."""
+    return hashlib.sha256(latent.numpy().tobytes()).hexdigest()[:12]
+
+
+class Pictures:
+    """Encoded pictures of one generator. Safe to use from several threads."""
+
+    def __init__(self, pack: GeneratorPack) -> None:
+        """Draw with ``pack``."""
+        self._pack = pack
+        self._kept: OrderedDict[tuple[str, Kind], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prepare(self, items: Sequence[Item], kind: Kind = "big") -> None:
+        """Draw and encode what is missing, all together."""
+        with self._lock:
+            missing = [item for item in items if (tag(item.latent), kind) not in self._kept]
+        if not missing:
+            return
+        drawn = self._draw([item.latent for item in missing], self._size(kind))
+        for item, picture in zip(missing, drawn, strict=True):
+            self._keep(tag(item.latent), kind, _encode(_image(picture), SIZES[kind]))
+
+    def get(self, item: Item, kind: Kind) -> bytes:
+        """A picture as JPEG."""
+        name = tag(item.latent)
+        with self._lock:
+            found = self._kept.get((name, kind))
+            if found is not None:
+                self._kept.move_to_end((name, kind))
+                return found
+        self.prepare([item], kind)
+        with self._lock:
+            found = self._kept.get((name, kind))
+        return found if found is not None else _encode(_image(self._draw([item.latent], self._size(kind))[0]), 0)
+
+    def save(self, item: Item, *, recipe: bool) -> bytes:
+        """A picture as PNG, large where the generator allows it.
+
+        Args:
+            item: what to draw.
+            recipe: put in what is needed to make it again: the latent, the generator's hash, the item's number. A
+                rating is never inside.
+        """
+        picture = self._draw([item.latent], SAVED if self._pack.manifest.resizable else None)[0]
+        info, content = PngInfo(), io.BytesIO()
+        if recipe:
+            info.add_text("plgl:latent", json.dumps(item.latent.tolist()))
+            info.add_text("plgl:generator", self._pack.hash)
+            info.add_text("plgl:pack", f"{self._pack.name} {self._pack.version}")
+            info.add_text("plgl:item", str(item.id))
+        _image(picture).save(content, "PNG", pnginfo=info)
+        return content.getvalue()
+
+    def forget(self) -> None:
+        """Drop all that is kept."""
+        with self._lock:
+            self._kept.clear()
+
+    def _size(self, kind: Kind) -> int | None:
+        return SIZES[kind] if self._pack.manifest.resizable else None
+
+    def _draw(self, latents: list[Tensor], size: int | None) -> Tensor:
+        import torch
+
+        return self._pack.generate(torch.stack(latents), size)
+
+    def _keep(self, name: str, kind: Kind, content: bytes) -> None:
+        with self._lock:
+            self._kept[name, kind] = content
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+
+
+def _image(picture: Tensor) -> Image.Image:
+    """From ``(3, h, w)`` in [-1, 1]."""
+    levels = ((picture.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _encode(image: Image.Image, longest: int) -> bytes:
+    content = io.BytesIO()
+    if longest and max(image.size) > longest:
+        image.thumbnail((longest, longest))
+    # no chroma subsampling: flat, saturated colours next to each other are what these pictures are made of
+    image.save(content, "JPEG", quality=QUALITY, subsampling=0)
+    return content.getvalue()
