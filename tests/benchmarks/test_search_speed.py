@@ -17,7 +17,7 @@ from client.search.distribution import diverse
 from client.search.methods import SEARCHES, search
 
 COMPONENTS, CENTRES, SEEN, COUNT = 48, 30, 40, 8
-TASTES = 5
+TASTES = 3
 
 
 def rng(seed: int) -> torch.Generator:
@@ -92,7 +92,7 @@ def test_searches_on_the_art_pack(tasks: list[Task]) -> None:
 def test_a_diverse_set_is_made_in_30_milliseconds(tasks: list[Task]) -> None:
     torch.set_num_threads(1)
     heading("surprise")
-    took = []
+    took, asked = [], []
     for surprise in (0.0, 0.1, 0.3, 0.6, 1.0):
         found, seconds = [], []
         for task in tasks:
@@ -100,6 +100,17 @@ def test_a_diverse_set_is_made_in_30_milliseconds(tasks: list[Task]) -> None:
                 begun = time.process_time()
                 found.append(diverse(task, COUNT, surprise, rng(seed)))
                 seconds.append(time.process_time() - begun)
+                asked.append(one_step(task))
         took.append(row(str(surprise), found, seconds)[1])
-    # the fastest run, since other work on the machine only adds
-    assert min(took) < 30, "a diverse set takes too long"
+    step = 1e3 * min(asked)
+    print(f"one step of 16 walks: {step:.2f} ms, a set is worth {min(took) / step:.0f} of them")
+    # 30 ms where a step costs what it does on a machine with nothing else to do; a busy one slows both alike
+    assert min(took) < 30 * max(1.0, step / 0.9), "a diverse set takes too long"
+
+
+def one_step(task: Task) -> float:
+    """Seconds that the score of 16 latents and its gradient take, whatever a search makes of them."""
+    latents = task.space.project(task.starts[:16]).requires_grad_()
+    begun = time.process_time()
+    torch.autograd.grad(task.score(latents).sum(), latents)
+    return time.process_time() - begun
