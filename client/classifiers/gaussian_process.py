@@ -220,10 +220,18 @@ def laplace_dual(
         start: ``(h, r)`` alpha to start from, e.g. that of one answer less.
     """
     h, r = mean.shape
-    alpha = mean.new_zeros(h, r) if start is None else start
-    away = (kernel @ alpha.unsqueeze(-1)).squeeze(-1)
-    value, gradient, root = contrasts.terms(mean + away, thresholds)
-    objective = value - 0.5 * (alpha * away).sum(-1)
+    alpha = mean.new_zeros(h, r)
+    away, (value, gradient, root) = alpha, contrasts.terms(mean, thresholds)
+    objective = value
+    if start is not None:
+        pulled = (kernel @ start.unsqueeze(-1)).squeeze(-1)
+        begun = contrasts.terms(mean + pulled, thresholds)
+        gained = begun[0] - 0.5 * (start * pulled).sum(-1)
+        better = gained > objective  # an end that fits other answers badly is no place to start from; NaN is not either
+        alpha, away = (torch.where(better.unsqueeze(-1), x, y) for x, y in ((start, alpha), (pulled, away)))
+        gradient = torch.where(better.unsqueeze(-1), begun[1], gradient)
+        root = torch.where(better.reshape(-1, *[1] * (root.dim() - 1)), begun[2], root)
+        objective = torch.where(better, gained, objective)
     for _ in range(MAX_STEPS):
         lower = _factor(root, kernel)
         target = _times(root, _times(_transposed(root), away.unsqueeze(-1))) + gradient.unsqueeze(-1)
@@ -336,12 +344,12 @@ class ProcessTaste(Taste):
         """See `Taste`; in the precision of the points, of which there may be very many."""
         total = points.features @ self.linear.to(points.features)
         if self.hypothesis.rough and len(self.points):
-            # exp(-|x - y|^2 / 2) = exp(x . y - |y|^2 / 2) exp(-|x|^2 / 2): one pass over the large matrix
             view = self.kernels.view(points, self.hypothesis.view) / self.hypothesis.length
             known = self._view.to(view) / self.hypothesis.length
-            near = torch.addmm(-0.5 * known.square().sum(-1), view, known.T).exp()
-            process = (near @ self.dual.to(view)) * torch.exp(-0.5 * view.square().sum(-1))
-            total = total + self.hypothesis.rough**2 * process
+            # -|x - y|^2 / 2 = x . y - |x|^2 / 2 - |y|^2 / 2, in few passes over a matrix that may be large
+            half = 0.5 * view.square().sum(-1, keepdim=True)
+            near = torch.addmm(-0.5 * known.square().sum(-1), view, known.T).sub_(half).clamp_(max=0).exp()
+            total = total + self.hypothesis.rough**2 * (near @ self.dual.to(view))
         return total
 
     def over(self, points: Points) -> ProcessBeliefs:
