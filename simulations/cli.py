@@ -15,6 +15,7 @@ from common.errors import SettingError
 
 if TYPE_CHECKING:
     from client.propose import Proposer
+    from common.prior import PopulationPrior
 
 app = typer.Typer(help="Experiments on invented people.", no_args_is_help=True)
 
@@ -121,4 +122,130 @@ def cold_start(
         for row in results["worth"]:
             if row["ratings"] == 5:
                 console.print(f"  {row['text']}", highlight=False)
+        console.print(f"\nreport  {page}", highlight=False, soft_wrap=True)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers from ``10,20,40``."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingError(f"answers={text!r} must be whole numbers; try --answers 10,20,40,80") from error
+
+
+def _names(values: list[str]) -> list[str]:
+    """Names from ``--x a --x b`` or ``--x a,b``."""
+    return [name.strip() for name in ",".join(values).split(",") if name.strip()]
+
+
+def _digest(prior: PopulationPrior) -> str:
+    """Names a prior in the settings of a run."""
+    import hashlib
+
+    return hashlib.sha256(b"".join(x.numpy().tobytes() for x in (prior.mean, prior.covariance))).hexdigest()
+
+
+@app.command("compare-learners")
+def compare_learners(
+    out: Annotated[Path, typer.Option(help="Folder for everything that comes out; resumed if it is there.")] = Path(
+        "plgl-compare-learners"
+    ),
+    generator: Annotated[list[str], typer.Option(help="Generator packs: names or folders.")] = ["art"],  # noqa: B006
+    people: Annotated[int, typer.Option(help="People who test each learner; 32 or more for narrow bands.")] = 8,
+    answers: Annotated[str, typer.Option(help="Numbers of answers to look after.")] = "10,20,40,80",
+    learners: Annotated[
+        list[str],
+        typer.Option(help="Names from the list above, or all. More may be added to a finished folder."),
+    ] = [],  # noqa: B006
+    prior: Annotated[Path | None, typer.Option(help="Folder of a private prior for session-prior.")] = None,
+    train_prior: Annotated[
+        bool, typer.Option("--train-prior", help="Train one on other people of the same population.")
+    ] = False,
+    epsilon: Annotated[float, typer.Option(help="Privacy budget of that prior.")] = 1.0,
+    delta: Annotated[float, typer.Option(help="Its failure probability.")] = 1e-6,
+    train_people: Annotated[int, typer.Option(help="People who train it.")] = 2_000,
+    ratings: Annotated[int, typer.Option(help="Ratings of each of them.")] = 30,
+    kinds: Annotated[
+        list[str], typer.Option(help="Kinds of people: weighted, ideal, two-peaked, target. All by default.")
+    ] = [],  # noqa: B006
+    plug_in: Annotated[
+        str, typer.Option("--people-from", help="Your own people, as module:object (simulations.people.PeopleFactory).")
+    ] = "",
+    shared: Annotated[float, typer.Option(help="How much invented people have in common, 0 to 1.")] = 0.9,
+    archetypes: Annotated[int, typer.Option(help="Archetypes of invented people.")] = 5,
+    surprise: Annotated[float, typer.Option(help="How varied our recommendations are to be, 0 to 1.")] = 0.0,
+    law: Annotated[int, typer.Option(help="Pictures that percentiles and realism refer to.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Of the first repeat. Privacy noise never has a seed.")] = 0,
+    repeats: Annotated[int, typer.Option(help="Independent panels of people.")] = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print results.json to standard output, nothing else.")
+    ] = False,
+) -> None:
+    """Our session against other learners: who recommends better after the same number of answers?
+
+    Learners: session, session-prior, session-stars, session-like (ours); pairwise-gp, pairwise-gp-drop,
+    pairwise-gp-scale, noisy-ei (BoTorch); optuna-gp, optuna-tpe; cma-es; seed-logistic; random.
+
+    Without options it runs session, pairwise-gp-scale, optuna-tpe, cma-es and random, and session-prior where there
+    is a prior, in about five minutes on two cores. All of them with 32 people take hours.
+    """
+    import torch
+
+    from client.generators.pack import GeneratorPack
+    from common.prior import PopulationPrior
+    from simulations.compare_learners import CompareLearners, Experiment, runnable
+    from simulations.learners_report import headline, losses, results_text, terminal_tables, write_report
+    from simulations.panel import KINDS
+    from simulations.people import AnswerNoise, Population, load_factory
+    from simulations.run_folder import RunFolder
+
+    settings = CompareLearners(
+        people=people,
+        answers=_numbers(answers),
+        kinds=tuple(_names(kinds)) or KINDS,
+        surprise=surprise,
+        law=law,
+        train_prior=train_prior,
+        train_people=train_people,
+        ratings=ratings,
+        epsilon=epsilon,
+        delta=delta,
+        seed=seed,
+        repeats=repeats,
+    )
+    if prior is not None and train_prior:
+        raise SettingError("--prior and --train-prior exclude each other; give one of them")
+    packs = [GeneratorPack.open(name) for name in _names(generator)]
+    if len({pack.hash for pack in packs}) != len(packs) or not packs:
+        raise SettingError("--generator must name one or more different packs")
+    found = None if prior is None else PopulationPrior.load(prior)
+    entries, skipped = runnable(_names(learners), with_prior=found is not None or train_prior)
+    population = Population(shared=shared, archetypes=archetypes)
+    factory = load_factory(plug_in) if plug_in else population
+    noise = AnswerNoise()
+    about: dict[str, Any] = {
+        **asdict(settings),
+        "generators": [f"{pack.name} {pack.version} {pack.hash}" for pack in packs],
+        "population": plug_in or asdict(population),
+        "prior": "" if found is None else _digest(found),
+        "noise": asdict(noise),
+    }
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # many small matrices: more threads only wait for each other, long on a busy machine
+    with RunFolder.open(out, "simulate compare-learners", about, seeds=range(seed, seed + repeats)) as folder:
+        console = Console(stderr=as_json)
+        for line in skipped:
+            console.print(line, highlight=False, soft_wrap=True)
+        run = Experiment(settings, packs, entries, folder, population=factory, prior=found, noise=noise)
+        results = run.run()
+        page = write_report(folder, results)
+        folder.finish()
+        if as_json:
+            sys.stdout.write(results_text(results))
+            return
+        for table in terminal_tables(results):
+            console.print(table)
+        console.print(headline(results), highlight=False)
+        for line in losses(results):
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
         console.print(f"\nreport  {page}", highlight=False, soft_wrap=True)

@@ -28,6 +28,7 @@ from common.prior import PopulationPrior
 from common.privacy.settings import PrivacySettings
 from simulations import engines
 from simulations.contest import TOP, Outcome, contest
+from simulations.learners_report import FORMAT
 from simulations.panel import KINDS, Panel
 from simulations.people import AnswerNoise, PeopleFactory, Population
 from simulations.players import LEARNERS, Entry, Setting, learner
@@ -37,9 +38,9 @@ from simulations.yardstick import BATCH, Yardstick, pictures
 
 REFERENCE = 1_000  # pictures that factors are standardised by
 TRAINING_POOL = 4_000  # pictures that those who train a prior rate
+QUICK = ("session", "session-prior", "pairwise-gp-scale", "optuna-tpe", "cma-es", "random")
 COMPONENTS = 48  # features of a prior
 SPREAD = 1.5  # standard deviation of scores (log-odds) a flat prior expects
-FORMAT = "plgl-compare-learners-1"
 MEASURES = ("utility", "percentile", "best", "loved", "diversity", "extreme", "norm")
 
 
@@ -62,7 +63,7 @@ class CompareLearners:
         repeats: see above.
     """
 
-    people: int = 16
+    people: int = 8
     answers: tuple[int, ...] = (10, 20, 40, 80)
     kinds: tuple[str, ...] = KINDS
     surprise: float = 0.0
@@ -332,15 +333,18 @@ def runnable(names: Sequence[str], *, with_prior: bool) -> tuple[list[Entry], li
     """Learners by name, and one line for each that cannot run here.
 
     Args:
-        names: of learners; none for all that make sense.
+        names: of learners; ``all`` for all there are, none for the ``QUICK`` ones.
         with_prior: whether there is a prior to use.
 
     Raises:
         SettingError: an unknown name, or nothing is left.
     """
-    wanted = [learner(name) for name in dict.fromkeys(names or LEARNERS)]
+    if not names:
+        names = [name for name in QUICK if with_prior or not learner(name).prior]
+    elif "all" in names:
+        names = list(LEARNERS)
     entries, skipped = [], []
-    for entry in wanted:
+    for entry in (learner(name) for name in dict.fromkeys(names)):
         missing = [module for module in entry.needs if importlib.util.find_spec(module) is None]
         if missing:
             skipped.append(f'{entry.name} is left out: it needs {missing[0]}; run: pip install "plgl[bayesopt]"')
@@ -410,7 +414,7 @@ def _column(cells: Sequence[dict[str, Any]], measure: str, at: int, kind: str | 
 def _curve(entry: Entry, cells: Sequence[dict[str, Any]], points: Sequence[int]) -> dict[str, Any]:
     curve: dict[str, Any] = {
         "method": entry.name,
-        "label": f"{entry.label} ({entry.feedback})",
+        "label": entry.label,
         "feedback": entry.feedback,
         "ours": entry.ours,
         "epsilon": None,
@@ -464,7 +468,7 @@ def _drawn(pack: GeneratorPack, latents: Tensor) -> Tensor:
 
 
 def _title(entry: Entry) -> str:
-    return f"{entry.label} ({entry.feedback}) [{entry.name}]"
+    return f"meeting people: {entry.label}"
 
 
 def _stage(what: str, pack: GeneratorPack, seed: int) -> str:

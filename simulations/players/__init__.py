@@ -135,21 +135,21 @@ def _random(setting: Setting) -> Player:
 LEARNERS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(name="session", label="plgl session", feedback="A/B", make=_session("CHOICE"), ours=True, slow=8),
+        Entry(name="session", label="plgl, A/B", feedback="A/B", make=_session("CHOICE"), ours=True, slow=8),
         Entry(
             name="session-prior",
-            label="plgl session + private prior",
+            label="plgl + private prior, A/B",
             feedback="A/B",
             make=_session("CHOICE", with_prior=True),
             ours=True,
             prior=True,
             slow=8,
         ),
-        Entry(name="session-stars", label="plgl session", feedback="stars", make=_session("STARS"), ours=True, slow=8),
-        Entry(name="session-like", label="plgl session", feedback="like", make=_session("LIKE"), ours=True, slow=8),
+        Entry(name="session-stars", label="plgl, stars", feedback="stars", make=_session("STARS"), ours=True, slow=8),
+        Entry(name="session-like", label="plgl, like", feedback="like", make=_session("LIKE"), ours=True, slow=8),
         Entry(
             name="pairwise-gp",
-            label="BoTorch PairwiseGP + EUBO",
+            label="PairwiseGP + EUBO, A/B",
             feedback="A/B",
             make=_pairwise("random", "default"),
             needs=("botorch",),
@@ -157,7 +157,7 @@ LEARNERS: dict[str, Entry] = {
         ),
         Entry(
             name="pairwise-gp-drop",
-            label="BoTorch PairwiseGP + EUBO, ties dropped",
+            label="PairwiseGP, ties dropped, A/B",
             feedback="A/B",
             make=_pairwise("drop", "default"),
             needs=("botorch",),
@@ -165,7 +165,7 @@ LEARNERS: dict[str, Entry] = {
         ),
         Entry(
             name="pairwise-gp-scale",
-            label="BoTorch PairwiseGP + EUBO, one length scale",
+            label="PairwiseGP, one length, A/B",
             feedback="A/B",
             make=_pairwise("random", "scaled"),
             needs=("botorch",),
@@ -173,7 +173,7 @@ LEARNERS: dict[str, Entry] = {
         ),
         Entry(
             name="noisy-ei",
-            label="BoTorch noisy EI",
+            label="noisy EI (BoTorch), stars",
             feedback="stars",
             make=_noisy_improvement,
             needs=("botorch",),
@@ -181,7 +181,7 @@ LEARNERS: dict[str, Entry] = {
         ),
         Entry(
             name="optuna-gp",
-            label="Optuna GPSampler",
+            label="Optuna GP, stars",
             feedback="stars",
             make=_optuna("gp"),
             needs=("optuna",),
@@ -190,22 +190,29 @@ LEARNERS: dict[str, Entry] = {
         ),
         Entry(
             name="optuna-tpe",
-            label="Optuna TPESampler",
+            label="Optuna TPE, stars",
             feedback="stars",
             make=_optuna("tpe"),
             needs=("optuna",),
             on_shell=False,
             slow=4,
         ),
-        Entry(name="cma-es", label="CMA-ES", feedback="stars", make=_evolution, slow=0.3),
+        Entry(name="cma-es", label="CMA-ES, stars", feedback="stars", make=_evolution, slow=0.3),
         Entry(
             name="seed-logistic",
-            label="logistic regression + reverse classification",
+            label="logistic + reverse, like",
             feedback="like",
             make=_logistic,
             slow=0.5,
         ),
-        Entry(name="random", label="random, keep the best", feedback="stars", make=_random, on_shell=False, slow=0.1),
+        Entry(
+            name="random",
+            label="random, keep the best, stars",
+            feedback="stars",
+            make=_random,
+            on_shell=False,
+            slow=0.1,
+        ),
     )
 }
 

@@ -99,6 +99,7 @@ class PairwisePlayer:
         wins = torch.tensor([[place[a], place[b]] for a, b in self._wins])
         kernel = None if self._lengths == "default" else _scaled_kernel(self._space.dimension)
         model = PairwiseGP(_unit(self._latents[used]), wins, covar_module=kernel, jitter=1e-5)
+        _continue(model, self._model)
         try:
             fit_gpytorch_mll(PairwiseLaplaceMarginalLogLikelihood(model.likelihood, model))
         except (ModelFittingError, RuntimeError):
@@ -168,6 +169,7 @@ class NoisyImprovementPlayer:
         from gpytorch.mlls import ExactMarginalLogLikelihood  # type: ignore[import-untyped]
 
         model = SingleTaskGP(_unit(self._latents), torch.tensor(self._stars, dtype=torch.float64)[:, None])
+        _continue(model, self._model)
         try:
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         except (ModelFittingError, RuntimeError):
@@ -180,6 +182,12 @@ class NoisyImprovementPlayer:
             return self._space.project(self._space.sample(k, self._generator))
         with _quiet(len(self._stars)):
             return _climb(self._space, self._model, self._places(), k, self._generator)
+
+
+def _continue(model: Any, before: Any) -> None:
+    """Start from the length scales of one answer less: a third of the work."""
+    if before is not None:
+        model.covar_module.load_state_dict(before.covar_module.state_dict())
 
 
 def _climb(space: LatentSpace, model: Any, places: Tensor, k: int, generator: torch.Generator) -> Tensor:
