@@ -22,7 +22,7 @@ from common.errors import StorageError
 from common.files import write_atomically
 
 GAP = 2  # characters between pictures
-SMALLEST = 8  # columns a picture is drawn in, however small the window
+SMALLEST = 4  # columns a picture is drawn in, however small the window
 SHEET = 256  # height and width of a picture in a file, pixels
 _FRESH, _END = "\x1b[H", "\x1b[J"  # to the upper left; clear what is left below
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", RESET + "\x1b[?25h\x1b[?1049l"  # a screen of our own, without a cursor
