@@ -20,6 +20,7 @@ from client.session import Session
 from client.web import asking, browsing, keeping, views
 from client.web.deck import Deck
 from client.web.guard import Guard
+from client.web.pictures import SIZES
 from common.errors import ItemError, PlglError, SettingError
 
 STATIC = Path(__file__).parent / "static"
@@ -44,7 +45,13 @@ class _Static(StaticFiles):
 
 
 def create_app(
-    session: Session, *, token: str, hosts: Collection[str] = (), any_port: bool = False, mode: str = "pair"
+    session: Session,
+    *,
+    token: str,
+    hosts: Collection[str] = (),
+    any_port: bool = False,
+    mode: str = "pair",
+    size: int = SIZES["big"],
 ) -> FastAPI:
     """The rating page for a session.
 
@@ -57,11 +64,12 @@ def create_app(
         hosts: every ``Host`` there may be, with its port.
         any_port: also loopback names with any port.
         mode: how to ask first.
+        size: pixels of a picture, at most.
 
     Raises:
         SettingError: there is no such mode.
     """
-    deck = Deck(session, mode=mode)
+    deck = Deck(session, mode=mode, size=size)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -21,7 +21,7 @@ from client.items import Item
 from client.ratings import Glance
 from client.session import Session
 from client.web.modes import MODES, Mode, asked_as, mode_named, rating
-from client.web.pictures import Pictures, tag
+from client.web.pictures import SIZES, Pictures, tag
 from client.web.question import Answered, Question
 from common.errors import ItemError, PlglError
 
@@ -66,9 +66,9 @@ class Deck:
         forgotten: whether everything was deleted.
     """
 
-    def __init__(self, session: Session, *, mode: str = "pair") -> None:
-        """Start asking; `close` ends the worker."""
-        self.session, self.pictures = session, Pictures(session.pack)
+    def __init__(self, session: Session, *, mode: str = "pair", size: int = SIZES["big"]) -> None:
+        """Start asking, with pictures of at most ``size`` pixels; `close` ends the worker."""
+        self.session, self.pictures = session, Pictures(session.pack, size)
         self.lock = threading.RLock()
         self.noticing, self.forgotten = False, False
         self.wall: Wall | None = None

@@ -63,7 +63,7 @@ class Mode:
     answers: tuple[Action, ...]
 
 
-_STARS = ("no", "rather not", "so-so", "good", "love it")
+_STARS = ("no", "hardly", "so-so", "good", "love it")
 _FOUR = ("first", "second", "third", "fourth")
 
 MODES: dict[str, Mode] = {

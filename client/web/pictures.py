@@ -18,7 +18,7 @@ from client.generators.pack import GeneratorPack
 from client.items import Item
 
 Kind = Literal["big", "medium", "small"]
-SIZES: dict[Kind, int] = {"big": 448, "medium": 256, "small": 96}  # pixels, on the longer side
+SIZES: dict[Kind, int] = {"big": 448, "medium": 256, "small": 96}  # pixels, on the longer side, at most
 SAVED = 1024  # pixels of a saved picture, where the generator can draw any size
 KEPT = 600  # encoded pictures in memory, a few tens of MB
 QUALITY = 90
@@ -32,9 +32,10 @@ def tag(latent: Tensor) -> str:
 class Pictures:
     """Encoded pictures of one generator. Safe to use from several threads."""
 
-    def __init__(self, pack: GeneratorPack) -> None:
-        """Draw with ``pack``."""
+    def __init__(self, pack: GeneratorPack, largest: int = SIZES["big"]) -> None:
+        """Draw with ``pack``, no picture of the page larger than ``largest`` pixels."""
         self._pack = pack
+        self._sizes = {kind: min(size, largest) for kind, size in SIZES.items()}
         self._kept: OrderedDict[tuple[str, Kind], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -46,7 +47,7 @@ class Pictures:
             return
         drawn = self._draw([item.latent for item in missing], self._size(kind))
         for item, picture in zip(missing, drawn, strict=True):
-            self._keep(tag(item.latent), kind, _encode(_image(picture), SIZES[kind]))
+            self._keep(tag(item.latent), kind, _encode(_image(picture), self._sizes[kind]))
 
     def get(self, item: Item, kind: Kind) -> bytes:
         """A picture as JPEG."""
@@ -59,7 +60,11 @@ class Pictures:
         self.prepare([item], kind)
         with self._lock:
             found = self._kept.get((name, kind))
-        return found if found is not None else _encode(_image(self._draw([item.latent], self._size(kind))[0]), 0)
+        return (
+            found
+            if found is not None
+            else _encode(_image(self._draw([item.latent], self._size(kind))[0]), self._sizes[kind])
+        )
 
     def save(self, item: Item, *, recipe: bool) -> bytes:
         """A picture as PNG, large where the generator allows it.
@@ -85,7 +90,7 @@ class Pictures:
             self._kept.clear()
 
     def _size(self, kind: Kind) -> int | None:
-        return SIZES[kind] if self._pack.manifest.resizable else None
+        return self._sizes[kind] if self._pack.manifest.resizable else None
 
     def _draw(self, latents: list[Tensor], size: int | None) -> Tensor:
         import torch
@@ -107,7 +112,7 @@ def _image(picture: Tensor) -> Image.Image:
 
 def _encode(image: Image.Image, longest: int) -> bytes:
     content = io.BytesIO()
-    if longest and max(image.size) > longest:
+    if max(image.size) > longest:
         image.thumbnail((longest, longest))
     # no chroma subsampling: flat, saturated colours next to each other are what these pictures are made of
     image.save(content, "JPEG", quality=QUALITY, subsampling=0)
