@@ -16,11 +16,11 @@ from client.rounds.user import BOTH, NEITHER, A, B
 from common.errors import SettingError
 from common.latents import LatentSpace
 
-BOUND = 6.0  # log-odds; no picture is ever worth more than certainty
-ABSOLUTE_WEIGHT = 0.5  # of "both" and "neither" as statements about each picture alone
+BOUND = 12.0  # log-odds; no picture is ever worth more than certainty
+ABSOLUTE_WEIGHT = 0.1  # of "both" and "neither" as statements about each picture alone
 Inputs = Literal["features", "latents", "both"]
 INPUTS: tuple[Inputs, ...] = ("features", "latents", "both")
-_BATCH = 32
+_BATCH = 64
 _CLIMBS = 10  # gradient steps of a destination in one round
 
 
