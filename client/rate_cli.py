@@ -19,6 +19,7 @@ from rich.console import Console
 from common.errors import KeyringError, SettingError, WrongKey
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
+    from client.bindings import Mode
     from client.session import Session
     from client.store import Store
     from client.terminal_display import Blocks, Sheets
@@ -47,6 +48,9 @@ def rate(
     seed: Annotated[int | None, typer.Option(help="The same seed and answers show the same pictures.")] = None,
     profile: Annotated[str, typer.Option(help="Who is rating.", rich_help_panel=_RATE)] = "me",
     context: Annotated[str, typer.Option(help="Mood, time or situation, such as evening.", rich_help_panel=_RATE)] = "",
+    mode: Annotated[
+        str, typer.Option(help="choice (A or B), like, stars, or best (of 4).", rich_help_panel=_RATE)
+    ] = "choice",
     store: Annotated[Path | None, typer.Option(help="Encrypted file with your answers.", rich_help_panel=_KEEP)] = None,
     in_memory: Annotated[bool, typer.Option("--in-memory", help="Keep nothing.", rich_help_panel=_KEEP)] = False,
     passphrase_file: Annotated[
@@ -67,10 +71,6 @@ def rate(
         bool, typer.Option("--no-browser", help="Print the address, open nothing.", rich_help_panel=_PAGE)
     ] = False,
     terminal: Annotated[bool, typer.Option("--terminal", help="Rate here.", rich_help_panel=_TERMINAL)] = False,
-    mode: Annotated[
-        str | None,
-        typer.Option(help="choice, like, stars or best (of 4); choice unless told.", rich_help_panel=_TERMINAL),
-    ] = None,
     surprise: Annotated[
         float | None,
         typer.Option(help="Of what you may love: 0 safe to 1 surprising.", rich_help_panel=_TERMINAL),
@@ -92,7 +92,12 @@ def rate(
     Without options it opens a page in your browser. Your answers are kept encrypted; the key is in the system keyring
     or comes from a passphrase.
     """
-    scripted = {"--mode": mode, "--surprise": surprise, "--pictures": pictures, "--answers": answers}
+    from client.bindings import MODES
+
+    asked = next((each for each in MODES if each == mode), None)
+    if asked is None:
+        raise SettingError(f"mode={mode!r} must be one of {', '.join(MODES)}")
+    scripted = {"--surprise": surprise, "--pictures": pictures, "--answers": answers}
     _check(terminal, {**scripted, "--json": as_json or None}, {"--port": port or None, "--socket": socket}, no_browser)
     if in_memory and (store is not None or passphrase_file is not None):
         raise SettingError("--in-memory keeps nothing; leave --store and --passphrase-file out, or --in-memory")
@@ -101,11 +106,12 @@ def rate(
         said, generator, prior, model, seed, profile, context, (in_memory, store, passphrase_file, as_json)
     ) as session:
         if terminal:
-            code = _in_terminal(session, mode or "choice", surprise, pictures, answers, as_json)
+            code = _in_terminal(session, asked, surprise, pictures, answers, as_json)
             raise typer.Exit(code)
         from client.web.serve import serve
 
-        serve(session, port=port, socket=socket, open_browser=not no_browser, console=Console())
+        page_mode = {"choice": "pair", "like": "swipe"}.get(mode, mode)
+        serve(session, port=port, socket=socket, open_browser=not no_browser, console=Console(), mode=page_mode)
 
 
 def _check(terminal: bool, here: dict[str, Any], page: dict[str, Any], no_browser: bool) -> None:
@@ -276,7 +282,7 @@ def _say(console: Console, line: str) -> None:
 
 
 def _in_terminal(
-    session: Session, mode: str, surprise: float | None, pictures: Path | None, answers: Path | None, as_json: bool
+    session: Session, mode: Mode, surprise: float | None, pictures: Path | None, answers: Path | None, as_json: bool
 ) -> int:
     """Rate here until the person stops; returns the exit code, 3 after Ctrl-C."""
     from client.bindings import MODES
@@ -291,7 +297,7 @@ def _in_terminal(
     with contextlib.ExitStack() as opened:
         keys = _keys(answers, as_json, opened)
         display = _display(session, keys, pictures, as_json, opened)
-        deck = Deck(session, keys, display, mode=found, surprise=level, folder=pictures)
+        deck = Deck(session, keys, display, mode=mode, surprise=level, folder=pictures)
         try:
             deck.run()
         except KeyboardInterrupt:
