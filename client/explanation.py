@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from client.classifiers.evaluation import chance
 from client.memory import Rated
-from client.ratings import ANSWERS, Best, Choice, Glance, Kind, Like, Rating, Stars
+from client.ratings import Choice, Glance
 
 if TYPE_CHECKING:
     from client.session import Session
@@ -55,40 +58,22 @@ def explain(session: Session) -> Explanation:
     history = session.history
     guesses = [r.foretold for r in history if r.foretold is not None]
     accuracy = sum(guesses) / len(guesses) if guesses else None
-    chance = _chance(history)
+    answers = session.answers()
+    asked = torch.tensor([r.foretold is not None for r in history], dtype=torch.bool)
+    luck = chance(answers.select(asked)) if guesses else 0.5
     certainty = session.certainty()
     return Explanation(
         answers=len(history),
         by_kind=_by_kind(history),
         guessed_of_last=(sum(guesses[-LAST:]), len(guesses[-LAST:])),
         held_out_accuracy=accuracy,
-        chance=chance,
+        chance=luck,
         certainty=certainty,
         next_question=_next(len(history), session.prior is not None),
         source=_source(len(history), session.prior is not None, certainty),
         notice=session.notice(),
-        troubles=_troubles(history, accuracy, chance),
+        troubles=_troubles(history, accuracy, luck),
     )
-
-
-def foretells(rating: Rating, scores: Sequence[float]) -> bool | None:
-    """Whether scores of a rating's items foretell it; None for weak evidence.
-
-    A preference is foretold by the order of the two scores, "both" and "neither" by the sign of their mean, stars by
-    the side of the middle (three stars by neither side clearly), the best or worst of several by the extreme.
-    """
-    if isinstance(rating, Like):
-        return rating.liked == (scores[0] > 0)
-    if isinstance(rating, Choice):
-        if rating.answer in ("a", "b"):
-            return (rating.answer == "a") == (scores[0] > scores[1])
-        return (rating.answer == "both") == (scores[0] + scores[1] > 0)
-    if isinstance(rating, Stars):
-        return abs(scores[0]) < 1 if rating.stars == 3 else (rating.stars > 3) == (scores[0] > 0)
-    if isinstance(rating, Best):
-        extreme = min if rating.worst else max
-        return scores[rating.chosen] == extreme(scores)
-    return None
 
 
 def _by_kind(history: Sequence[Rated]) -> dict[str, int]:
@@ -97,25 +82,6 @@ def _by_kind(history: Sequence[Rated]) -> dict[str, int]:
         name = rated.rating.row[0].name.lower()
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def _chance(history: Sequence[Rated]) -> float:
-    """Accuracy of always guessing the commonest answer; A against B is a coin, the best of n one in n."""
-    counted = [r.rating for r in history if r.foretold is not None]
-    if not counted:
-        return 0.5
-    total, good, bad = 0.0, 0, 0
-    for rating in counted:
-        kind, value, items = rating.row
-        if kind == Kind.CHOICE and ANSWERS[value] in ("a", "b"):
-            total += 0.5
-        elif kind in (Kind.BEST, Kind.WORST):
-            total += 1 / len(items)
-        elif (kind == Kind.CHOICE and ANSWERS[value] == "both") or (kind == Kind.LIKE and value) or value > 3:
-            good += 1
-        else:
-            bad += 1
-    return (total + max(good, bad)) / len(counted)
 
 
 def _next(answers: int, crowd: bool) -> str:
@@ -132,10 +98,10 @@ def _source(answers: int, crowd: bool, certainty: float) -> str:
     return "both" if crowd and certainty < 0.9 else "you"
 
 
-def _troubles(history: Sequence[Rated], accuracy: float | None, chance: float) -> list[str]:
+def _troubles(history: Sequence[Rated], accuracy: float | None, luck: float) -> list[str]:
     found = []
     tried = sum(r.foretold is not None for r in history)
-    if accuracy is not None and tried >= ENOUGH and accuracy < chance + 0.05:
+    if accuracy is not None and tried >= ENOUGH and accuracy < luck + 0.05:
         found.append(
             "I do not guess your answers better than chance yet: answer only when you feel a difference, "
             "or choose another way to rate"

@@ -12,6 +12,7 @@ refits the posterior at once. Nothing here talks to a network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,10 @@ from torch import Tensor
 
 from client.classifiers import taste_model
 from client.classifiers.base import Answers, Points, Taste
+from client.classifiers.evaluation import foretold
+from client.classifiers.labels import compact
 from client.curator import Curator
-from client.explanation import Explanation, explain, foretells
+from client.explanation import Explanation, explain
 from client.generators.pack import GeneratorPack
 from client.items import Catalogue, Item
 from client.journal import Journal, MemoryJournal
@@ -149,7 +152,7 @@ class Session:
         return Answers.of([r.rating for r in rated], self.catalogue.points, [names.index(r.context) for r in rated])
 
     def _learn(self) -> None:
-        self._taste = self._model.fit(_compact(self.answers()), self.contexts().index(self.context))
+        self._taste = self._model.fit(compact(self.answers()), self.contexts().index(self.context))
 
     @property
     def taste(self) -> Taste:
@@ -172,15 +175,21 @@ class Session:
         earlier = self._memory.same_question(self.profile, rating, self.context)
         if earlier is not None and not replace:
             raise ItemError(f"item {items[0]} is rated already; undo that rating, or give replace=True")
-        known = bool(len(self.history))
-        with torch.no_grad():
-            scores = self._taste.score(self._points(items))
-        foretold = foretells(rating, scores.tolist()) if known or self.prior is not None else None
+        guessed = self._guess(rating)
         if earlier is not None:
             self._memory.undo(self.profile, earlier.event)
-        event = self._memory.rate(self.profile, self.context, rating, foretold)
+        event = self._memory.rate(self.profile, self.context, rating, guessed)
         self._learn()
-        return Outcome(event, foretold)
+        return Outcome(event, guessed)
+
+    def _guess(self, rating: Rating) -> bool | None:
+        """Whether the model foretold a rating it has not heard yet; None where there is nothing to guess with."""
+        if not self.history and self.prior is None:
+            return None
+        asked = compact(Answers.of([rating], self.catalogue.points))
+        with torch.no_grad():
+            right = float(foretold(asked, self._taste.score(asked.points)))
+        return None if math.isnan(right) else right > 0.5
 
     def undo(self) -> Rating | None:
         """Take the last rating back; returns it, or None when there is nothing to take back."""
@@ -394,13 +403,3 @@ def _journal(store: Path | str | Journal | None, passphrase: str | None) -> Jour
 
         return Store.open(Path(store), passphrase=passphrase)
     return store
-
-
-def _compact(answers: Answers) -> Answers:
-    """The same answers about only the items they speak of, so that the kernel stays small."""
-    used = torch.unique(answers.items[answers.items >= 0])
-    place = torch.full((len(answers.points) + 1,), -1, dtype=torch.int64)
-    place[used] = torch.arange(len(used))
-    return Answers(
-        answers.points[used], answers.kind, answers.value, place[answers.items], answers.weight, answers.context
-    )

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from client.classifiers.base import Answers, Beliefs, Points, Taste, TasteModel
+from client.classifiers.labels import compact
 from client.likelihood import Evidence, score_terms
 from client.ratings import Kind
 from common.prior import DEFAULT_THRESHOLDS, PopulationPrior
@@ -27,6 +28,8 @@ from common.prior import DEFAULT_THRESHOLDS, PopulationPrior
 MAX_STEPS = 40
 TOLERANCE = 1e-8  # nats
 JITTER = 1e-8
+MOST = 200  # answers in a fit
+NOISE = 4.0  # variance that stands for the noise of one answer: the inverse of the steepest logistic curvature
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Contrasts:
     Attributes:
         first: ``(r,)`` item of each contrast; second: ``(r,)`` item to subtract, -1 for none.
         second: see above.
+        answer: ``(r,)`` answer each belongs to.
         context: ``(r,)`` context each was given in.
         place: ``(r,)`` where each contrast stands in the flattened ``(t, m)`` grid of ``evidence``.
         evidence: what was said about the contrasts: ``t`` statements about up to ``m`` contrasts each.
@@ -43,6 +47,7 @@ class Contrasts:
 
     first: Tensor
     second: Tensor
+    answer: Tensor
     context: Tensor
     place: Tensor
     evidence: Evidence
@@ -91,8 +96,8 @@ class Contrasts:
             kinds[None], values[None], answers.weight[source][None], torch.empty(0), there.sum(-1)[None]
         )
         place = there.flatten().nonzero().squeeze(-1)
-        context = answers.context[source][:, None].expand_as(firsts)
-        return cls(firsts.flatten()[place], seconds.flatten()[place], context.flatten()[place], place, evidence)
+        answer = source[:, None].expand_as(firsts).flatten()[place]
+        return cls(firsts.flatten()[place], seconds.flatten()[place], answer, answers.context[answer], place, evidence)
 
     def __len__(self) -> int:
         return self.first.shape[0]
@@ -291,6 +296,13 @@ class Kernels:
         mixed: Tensor = (self._shares @ parts.flatten(1)).reshape(len(self.hypotheses), *parts.shape[1:])
         return mixed
 
+    def each(self, a: Points, b: Points) -> Tensor:
+        """Covariances ``(n,)`` of item with item, under the first hypothesis."""
+        h, one, other = self.hypotheses[0], _double(a), _double(b)
+        linear = ((one.features @ self.laws[h.law].covariance) * other.features).sum(-1)
+        apart = (self.view(one, h.view) - self.view(other, h.view)).square().sum(-1)
+        return h.amplitude**2 * linear + h.rough**2 * torch.exp(apart / (-2 * h.length**2))
+
     def between(self, a: Points, b: Points) -> Tensor:
         """Covariances ``(h, n, m)``."""
         return self.mixed(self.parts(a, b))
@@ -423,6 +435,8 @@ class PersonalGaussianProcess(TasteModel):
         """See `TasteModel`; the most likely hypothesis is used."""
         if self.kernels is None:
             self.kernels = hypotheses(self.prior, torch.ones(answers.points.features.shape[1] - 1), self.linear)
+        if len(answers) > MOST:
+            answers = compact(answers.select(self._informative(answers)))
         contrasts = Contrasts.of(answers)
         mean = contrasts.take(self.kernels.mean(answers.points))
         parts = contrasts.square(self.kernels.parts(answers.points, answers.points))
@@ -436,12 +450,50 @@ class PersonalGaussianProcess(TasteModel):
         chosen = DualFit(*(x[best : best + 1] for x in (fit.alpha, fit.root, fit.lower, fit.log_evidence)))
         return ProcessTaste(self.kernels.only(best), answers, contrasts, chosen, context)
 
+    def _informative(self, answers: Answers) -> Tensor:
+        """The newest answers and, of the older ones, those that together say most: ``MOST`` rows at most, ascending.
+
+        Greedy maximum entropy (Krause et al. 2008, algorithm 1) under the hypothesis that was best so far: always the
+        contrast that is least known from those chosen.
+        """
+        assert self.kernels is not None
+        older = (len(answers) - MOST // 4) // (MOST // 4) * (MOST // 4)  # moves in steps, so that most stay chosen
+        past = compact(answers.select(slice(0, older)))
+        contrasts = Contrasts.of(past)
+        kernels = self.kernels.only(int(self.weights.argmax()) if len(self.weights) else 0)
+        left = _variance(kernels, contrasts, past.points)
+        known = left.new_zeros(MOST // 2, len(contrasts))  # rows of a pivoted Cholesky factor
+        chosen: list[int] = []
+        for row in range(min(MOST // 2, len(contrasts))):
+            best = int(left.argmax())
+            column = _column(kernels, contrasts, past.points, best) - known[:, best] @ known
+            known[row] = column / (column[best] + NOISE).sqrt()
+            left = left - known[row].square()
+            chosen.append(int(contrasts.answer[best]))
+            left[contrasts.answer == chosen[-1]] = -torch.inf
+        return torch.cat([torch.tensor(sorted(set(chosen))), torch.arange(older, len(answers))])
+
     def _start(self, mean: Tensor) -> Tensor | None:
         """Where the last fit ended: usually it knew all answers but one."""
         if self._alpha is None or self._alpha.shape[0] != mean.shape[0]:
             return None
         known = self._alpha[:, : mean.shape[1]]
         return torch.nn.functional.pad(known, (0, mean.shape[1] - known.shape[1]))
+
+
+def _variance(kernels: Kernels, contrasts: Contrasts, points: Points) -> Tensor:
+    """Prior variances ``(r,)`` of contrasts."""
+    a, b = points[contrasts.first], points[contrasts.second.clamp(min=0)]
+    differ = contrasts.second >= 0
+    both = kernels.variance(a)[0] + torch.where(differ, kernels.variance(b)[0], 0.0)
+    return both - 2 * torch.where(differ, kernels.each(a, b), 0.0)
+
+
+def _column(kernels: Kernels, contrasts: Contrasts, points: Points, which: int) -> Tensor:
+    """Prior covariances ``(r,)`` of all contrasts with one of them."""
+    ends = points[torch.stack([contrasts.first[which], contrasts.second[which].clamp(min=0)])]
+    cross = kernels.between(ends, points)[0]
+    return contrasts.take(cross[0] - cross[1] if int(contrasts.second[which]) >= 0 else cross[0])
 
 
 SPREAD = 1.5  # standard deviation of a flat law's score, in log-odds

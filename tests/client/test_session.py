@@ -324,7 +324,7 @@ def test_bad_input_is_named() -> None:
         (lambda: session.items_at(torch.full((1, 24), float("nan"))), "NaN"),
     ]:
         with pytest.raises(SettingError, match=words):
-            call()
+            call()  # type: ignore[no-untyped-call]
     with pytest.raises(UnknownGenerator):
         Session.open("no-such-generator")
     with pytest.raises(SettingError, match="taste model 'oracle'"):
