@@ -264,7 +264,8 @@ def check_store_file(
         return Check(name="store", state="ok", seen=f"none yet at {path}; plgl rate makes it")
     seen = f"{path}, {size / _MIB:.1f} MiB, opened by {locked}; not unlocked"
     if shared:
-        return Check(name="store", state="advice", seen=f"{seen}; others may read the file", next=f"chmod 600 {path}")
+        say = f"nothing in it can be read without the key; keep it to yourself all the same: chmod 600 {path}"
+        return Check(name="store", state="advice", seen=f"{seen}; others could copy the file", next=say)
     return Check(name="store", state="ok", seen=seen)
 
 

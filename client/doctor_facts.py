@@ -242,13 +242,13 @@ def look_at_store(look: Look) -> Iterator[Check]:
 
 def look_at_locked_store(path: Path) -> Check:
     """What can be known of a store without opening it."""
+    about = path.stat() if path.exists() else None  # first: opening it may mend who can read it
     try:
         locked = Store.locked_by(path)
     except StoreError as error:
         return check_store_file(str(path), None, str(error), isinstance(error, StoreInUse))
-    if locked is None:
+    if locked is None or about is None:
         return check_store_file(str(path), None, None, False)
-    about = path.stat()
     shared = os.name == "posix" and bool(about.st_mode & 0o077)
     return check_store_file(str(path), locked, None, False, about.st_size, shared)
 
