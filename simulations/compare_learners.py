@@ -37,7 +37,7 @@ from simulations.run_folder import RunFolder, environment
 from simulations.yardstick import BATCH, Yardstick, pictures
 
 REFERENCE = 1_000  # pictures that factors are standardised by
-TRAINING_POOL = 4_000  # pictures that those who train a prior rate
+TRAINING_POOL = 2_000  # pictures that those who train a prior rate
 QUICK = ("session", "session-prior", "pairwise-gp-scale", "optuna-tpe", "cma-es", "random")
 COMPONENTS = 48  # features of a prior
 SPREAD = 1.5  # standard deviation of scores (log-odds) a flat prior expects

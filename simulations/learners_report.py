@@ -148,11 +148,11 @@ def terminal_tables(results: dict[str, Any]) -> list[Table]:
     counts = results["curves"][0]["ratings"]
     score = _table("true utility in standard deviations, and percentile of own taste, by answers given")
     score.caption = "95 % bands of the utility below; 0 sd and the 50th percentile are chance"
-    for name in [*map(str, counts), "to 90th"]:
-        score.add_column(name, justify="right", no_wrap=True)
+    for column in [*map(str, counts), "to 90th"]:
+        score.add_column(column, justify="right", no_wrap=True)
     beside = _table("beside it, after the last answer")
-    for name in ("variety", "unrealistic", "off shell", "shown late", "ms/answer", "s/8"):
-        beside.add_column(name, justify="right", no_wrap=True)
+    for column in ("varied", "unreal", "off shell", "late", "ms", "s/8"):
+        beside.add_column(column, justify="right", no_wrap=True)
     for curve in results["curves"]:
         name = Text(curve["label"], style="bold cyan" if curve["ours"] else "")
         score.add_row(name, *(_cell(curve, at) for at in range(len(counts))), curve["to_90th_text"])

@@ -23,7 +23,7 @@ class Player(Protocol):
     """A learner at work for one person.
 
     Guarantee of every player: what it shows and recommends is finite and of the right shape, and the same seed and
-    answers give the same latents.
+    answers give the same latents, up to the rounding of the libraries' own fits.
 
     Attributes:
         feedback: kind of question it asks; decides how many items a question shows.

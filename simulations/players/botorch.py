@@ -132,7 +132,7 @@ class NoisyImprovementPlayer:
 
     def ask(self) -> Tensor:
         """See `Player`."""
-        if self._model is None or len(self._stars) < 2 * FIRST:
+        if self._model is None or len(self._stars) < FIRST:
             latents = self._space.project(self._space.sample(1, self._generator))
         else:
             with _quiet(len(self._stars)):
