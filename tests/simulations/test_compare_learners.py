@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scipy.stats
+import scipy.stats  # type: ignore[import-untyped]
 import torch
 
 from client.generators.pack import GeneratorPack

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 import pytest
-import scipy.stats
+import scipy.stats  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-import scipy.stats
+import scipy.stats  # type: ignore[import-untyped]
 import torch
 
 from client.generators.pack import GeneratorPack
