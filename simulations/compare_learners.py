@@ -363,16 +363,23 @@ def differences(
     """Each of ours minus the best competitor, person by person, after each number of answers.
 
     The best competitor is the one of the highest mean utility at that number, chosen afterwards, which is to its
-    advantage.
+    advantage. ``equals`` is the number of answers after which the best of them has the utility that ours has.
     """
     rivals = [entry for entry in entries if not entry.ours and cells[entry.name]]
+    if not rivals:
+        return []
+    means = [[_mean(_column(cells[r.name], "utility", at)) for at in range(len(points))] for r in rivals]
+    summit = [max(column) for column in zip(*means, strict=True)]
     rows = []
     for entry in entries:
-        if not entry.ours or not cells[entry.name] or not rivals:
+        if not entry.ours or not cells[entry.name]:
             continue
         for at, point in enumerate(points):
             best = max(rivals, key=lambda rival: float(_column(cells[rival.name], "utility", at).mean()))
+            mine = float(_column(cells[entry.name], "utility", at).mean())
+            equals, text = answers_to(points, summit, mine)
             row: dict[str, Any] = {"learner": entry.name, "answers": point, "best": best.name}
+            row |= {"equals": equals, "equals_text": text}
             for measure in ("utility", "percentile"):
                 gap = _column(cells[entry.name], measure, at) - _column(cells[best.name], measure, at)
                 row[measure] = dict(zip(("mean", "low", "high"), band(gap), strict=True))

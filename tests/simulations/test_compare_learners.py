@@ -173,6 +173,7 @@ def test_differences_are_taken_person_by_person_from_the_best_other() -> None:
     assert row["utility"]["mean"] == pytest.approx(mean, abs=1e-6)
     assert row["utility"]["low"] == pytest.approx(mean - half, abs=1e-6)
     assert row["percentile"]["mean"] == pytest.approx(0.5 / 3, abs=1e-6)
+    assert row["equals_text"] == "> 10", "the others never get there"
 
 
 def test_a_band_covers_the_mean_as_often_as_it_says() -> None:
