@@ -90,7 +90,7 @@ def serve(
             _run(app.state.deck, uvicorn.Config(app, **_QUIET), listener, opener)  # type: ignore[arg-type]
 
 
-_QUIET = {"log_level": "warning", "access_log": False, "server_header": False, "timeout_keep_alive": 75,
+_QUIET = {"log_level": "warning", "access_log": False, "server_header": False, "ws": "none", "timeout_keep_alive": 75,
           "timeout_graceful_shutdown": 3}  # fmt: skip
 
 

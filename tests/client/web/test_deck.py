@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from client.journal import Event, MemoryJournal
-from client.ratings import Choice, Glance, Like
+from client.ratings import Answer, Choice, Glance, Like
 from client.web import deck as decks
 from client.web.deck import AHEAD, Deck
 from client.web.modes import MODES
@@ -36,6 +36,11 @@ def said(deck: Deck, answer: str = "a", seconds: float | None = None) -> Questio
     return question
 
 
+def choice(question: Question, answer: Answer) -> Choice:
+    left, right = question.items
+    return Choice(left, right, answer)
+
+
 def history(deck: Deck) -> list[tuple[int, ...]]:
     return [rated.rating.row[2] for rated in deck.session.history]
 
@@ -44,7 +49,7 @@ def test_an_answer_is_kept_and_the_next_question_is_another(deck_on: Make) -> No
     deck = deck_on()
     first = said(deck, "b")
     second = deck.current()
-    assert [rated.rating for rated in deck.session.history] == [Choice(*first.items, "b")]
+    assert [rated.rating for rated in deck.session.history] == [choice(first, "b")]
     assert set(first.items).isdisjoint(second.items)
     assert first.key != second.key
 
@@ -146,7 +151,7 @@ def test_an_answer_that_was_taken_back_can_be_given_differently(deck_on: Make) -
     waiting = deck.current()
     deck.undo()
     said(deck, "b")
-    assert [rated.rating for rated in deck.session.history] == [Choice(*question.items, "b")]
+    assert [rated.rating for rated in deck.session.history] == [choice(question, "b")]
     assert not deck.can_redo
     shown = {deck.current().items, *(later.items for later in deck.ahead)}
     assert waiting.items in shown  # the question that was open is not lost
