@@ -175,6 +175,9 @@ def compare_learners(
     archetypes: Annotated[int, typer.Option(help="Archetypes of invented people.")] = 5,
     surprise: Annotated[float, typer.Option(help="How varied our recommendations are to be, 0 to 1.")] = 0.0,
     law: Annotated[int, typer.Option(help="Pictures that percentiles and realism refer to.")] = 20_000,
+    yardsticks: Annotated[
+        Path | None, typer.Option(help="Keep judged pictures in this folder, for other runs with the same people.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the first repeat. Privacy noise never has a seed.")] = 0,
     repeats: Annotated[int, typer.Option(help="Independent panels of people.")] = 1,
     as_json: Annotated[
@@ -236,8 +239,9 @@ def compare_learners(
         console = Console(stderr=as_json)
         for line in skipped:
             console.print(line, highlight=False, soft_wrap=True)
-        run = Experiment(settings, packs, entries, folder, population=factory, prior=found, noise=noise)
-        results = run.run()
+        results = Experiment(
+            settings, packs, entries, folder, population=factory, prior=found, noise=noise, yardsticks=yardsticks
+        ).run()
         page = write_report(folder, results)
         folder.finish()
         if as_json:

@@ -17,7 +17,11 @@ NEIGHBOURHOOD = 0.05  # radians around the mean that recommendations are spread 
 
 
 class EvolutionPlayer:
-    """Evolves a distribution from the generator's own law; recommends its mean and that mean's closest neighbours."""
+    """Evolves a distribution from the generator's own law; recommends its mean and that mean's closest neighbours.
+
+    That makes it far stronger than the usual way (from one item, individuals as they are, best individuals
+    recommended): the mean is an average over all answers, and the shell keeps it real.
+    """
 
     def __init__(self, space: LatentSpace, seed: int) -> None:
         """Begin at the law, N(0, I)."""
