@@ -22,7 +22,7 @@ from client.search.gradient import GradientSearch
 from common.latents import LatentSpace, spread_out
 
 POOL = 20_000
-FROM_POOL, ROUND_BEST = 300, 300  # candidates for one question
+FROM_POOL, ROUND_BEST = 200, 200  # candidates for one question
 PLACES = 5  # best places that candidates are mixed around
 NEAREST, FARTHEST = 0.97, 0.3  # cosines of mixtures to their place
 FIRST_LOOKS = 5  # questions that are spread out, when nothing at all is known

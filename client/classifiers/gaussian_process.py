@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from common.prior import DEFAULT_THRESHOLDS, PopulationPrior
 MAX_STEPS = 40
 TOLERANCE = 1e-8  # nats
 JITTER = 1e-8
+LARGE = 4096  # points whose distances are worth remembering
 MOST = 200  # answers in a fit
 NOISE = 4.0  # variance that stands for the noise of one answer: the inverse of the steepest logistic curvature
 
@@ -172,24 +174,37 @@ class Law:
     covariance: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hypothesis:
-    """One guess about how a taste is made.
+FEATURES, LATENTS = 0, 1  # views that distances are measured in
+
+
+class Process(NamedTuple):
+    """A Gaussian process with the kernel ``deviation^2 exp(-|x - y|^2 / (2 length^2))``.
 
     Attributes:
-        law: number of the linear law; amplitude multiplies it.
-        amplitude: standard deviation factor of the linear part.
-        rough: standard deviation of the personal process, in log-odds.
-        length: its length scale; 1 is the typical distance of two items divided by sqrt(2).
-        view: what distances are measured in: 0 features, 1 latents.
+        view: what distances are measured in, ``FEATURES`` or ``LATENTS``; two random items are about sqrt(2) apart.
+        length: length scale.
+        deviation: standard deviation, in log-odds.
+    """
+
+    view: int
+    length: float
+    deviation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """One guess about how a taste is made: a linear part plus independent processes.
+
+    Attributes:
+        law: number of the linear law; amplitude multiplies its standard deviation.
+        amplitude: see above; 0 for no linear part.
+        processes: what is personal.
         log_weight: prior weight.
     """
 
     law: int = 0
     amplitude: float = 1.0
-    rough: float = 1.0
-    length: float = 1.0
-    view: int = 0
+    processes: tuple[Process, ...] = ()
     log_weight: float = 0.0
 
 
@@ -260,6 +275,45 @@ def laplace_dual(
     return DualFit(alpha, root, lower, objective - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1))
 
 
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """``|x - y|^2`` ``(n, m)`` of rows ``(n, q)`` and ``(m, q)``, in few passes over a matrix that may be large."""
+    half = torch.addmm(0.5 * b.square().sum(-1), a, b.T, alpha=-1)
+    return half.add_(0.5 * a.square().sum(-1, keepdim=True)).clamp_(min=0).mul_(2)
+
+
+class Remembered:
+    """The process between a large, fixed list of points and what was rated: little of it is new with each answer."""
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._latents: Tensor | None = None
+        self._known: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}  # items' latents, and rows for at least those
+
+    def near(self, points: Points, items: Points, view: int, length: float, kernels: Kernels) -> Tensor:
+        """``exp(-|x - y|^2 / (2 length^2))`` ``(m, n)`` of m items; the same points must be the same tensors."""
+        if self._latents is not points.latents:
+            self._latents, self._known = points.latents, {}
+        latents, rows = self._known.get((view, length), (items.latents[:0], points.latents.new_empty(0, len(points))))
+        kept = _common(latents, items.latents)
+        if len(items) > len(rows):
+            grown = rows.new_empty(max(64, 2 * len(items)), len(points))
+            grown[:kept] = rows[:kept]
+            rows = grown
+        if kept < len(items):
+            known = kernels.view(items[slice(kept, None)], view).to(points.features)
+            fresh = squared_distances(known, kernels.view(points, view))
+            torch.exp(fresh.div_(-2 * length**2), out=rows[kept : len(items)])
+        self._known[view, length] = items.latents, rows
+        return rows[: len(items)]
+
+
+def _common(one: Tensor, other: Tensor) -> int:
+    """How many rows two matrices begin with in common."""
+    n = min(len(one), len(other))
+    differ = (one[:n] != other[:n]).any(1).nonzero()
+    return int(differ[0]) if len(differ) else n
+
+
 class Kernels:
     """Covariances of a set of hypotheses, and the views they measure distances in.
 
@@ -269,12 +323,14 @@ class Kernels:
     def __init__(self, laws: Sequence[Law], hypotheses: Sequence[Hypothesis], scale: Tensor) -> None:
         self.laws, self.hypotheses = list(laws), list(hypotheses)
         self.scale = (scale / scale.square().sum().sqrt()).double()
-        self._rough = sorted({(h.view, h.length) for h in self.hypotheses if h.rough})
-        self._shares = torch.zeros(len(self.hypotheses), len(self.laws) + len(self._rough), dtype=torch.float64)
+        self.remembered = Remembered()
+        self._kinds = sorted({(process.view, process.length) for h in self.hypotheses for process in h.processes})
+        self._shares = torch.zeros(len(self.hypotheses), len(self.laws) + len(self._kinds), dtype=torch.float64)
         for i, h in enumerate(self.hypotheses):
             self._shares[i, h.law] = h.amplitude**2
-            if h.rough:
-                self._shares[i, len(self.laws) + self._rough.index((h.view, h.length))] = h.rough**2
+            for process in h.processes:
+                kind = self._kinds.index((process.view, process.length))
+                self._shares[i, len(self.laws) + kind] += process.deviation**2
 
     def view(self, points: Points, number: int) -> Tensor:
         """Coordinates in which distances are measured; their total variance over the latent law is about 1."""
@@ -287,9 +343,9 @@ class Kernels:
         """Covariances ``(c, n, m)`` of what the hypotheses are made of: linear laws first, then processes."""
         a, b = _double(a), _double(b)
         linear = [(a.features @ law.covariance) @ b.features.T for law in self.laws]
-        squared = {v: torch.cdist(self.view(a, v), self.view(b, v)).square() for v in {v for v, _ in self._rough}}
-        rough = [torch.exp(squared[v] / (-2 * length**2)) for v, length in self._rough]
-        return torch.stack(linear + rough)
+        squared = {v: torch.cdist(self.view(a, v), self.view(b, v)).square() for v in {v for v, _ in self._kinds}}
+        near = [torch.exp(squared[v] / (-2 * length**2)) for v, length in self._kinds]
+        return torch.stack(linear + near)
 
     def mixed(self, parts: Tensor) -> Tensor:
         """``(h, ...)`` covariances of the hypotheses from ``(c, ...)`` of their parts."""
@@ -299,9 +355,11 @@ class Kernels:
     def each(self, a: Points, b: Points) -> Tensor:
         """Covariances ``(n,)`` of item with item, under the first hypothesis."""
         h, one, other = self.hypotheses[0], _double(a), _double(b)
-        linear = ((one.features @ self.laws[h.law].covariance) * other.features).sum(-1)
-        apart = (self.view(one, h.view) - self.view(other, h.view)).square().sum(-1)
-        return h.amplitude**2 * linear + h.rough**2 * torch.exp(apart / (-2 * h.length**2))
+        total = h.amplitude**2 * ((one.features @ self.laws[h.law].covariance) * other.features).sum(-1)
+        for view, length, deviation in h.processes:
+            apart = (self.view(one, view) - self.view(other, view)).square().sum(-1)
+            total = total + deviation**2 * torch.exp(apart / (-2 * length**2))
+        return total
 
     def between(self, a: Points, b: Points) -> Tensor:
         """Covariances ``(h, n, m)``."""
@@ -316,12 +374,15 @@ class Kernels:
         """Prior variances ``(h, n)``."""
         features = points.features.double()
         linear = [((features @ law.covariance) * features).sum(-1) for law in self.laws]
-        return torch.stack([linear[h.law] * h.amplitude**2 + h.rough**2 for h in self.hypotheses])
+        personal = self._shares[:, len(self.laws) :].sum(-1)
+        return torch.stack([linear[h.law] * h.amplitude**2 for h in self.hypotheses]) + personal[:, None]
 
     def only(self, number: int) -> Kernels:
         """The same with one hypothesis."""
         hypothesis = replace(self.hypotheses[number], law=0)
-        return Kernels([self.laws[self.hypotheses[number].law]], [hypothesis], self.scale)
+        found = Kernels([self.laws[self.hypotheses[number].law]], [hypothesis], self.scale)
+        found.remembered = self.remembered
+        return found
 
 
 def _double(points: Points) -> Points:
@@ -345,7 +406,6 @@ class ProcessTaste(Taste):
         law = kernels.laws[self.hypothesis.law]
         features = self.points.features.double()
         self.linear = law.mean + self.hypothesis.amplitude**2 * (law.covariance @ (features.T @ self.dual))
-        self._view = kernels.view(_double(self.points), self.hypothesis.view)
 
     def _shared(self) -> Tensor:
         """Covariance of a context with that of each contrast, relative to the one of contexts that are the same."""
@@ -355,14 +415,19 @@ class ProcessTaste(Taste):
     def score(self, points: Points) -> Tensor:
         """See `Taste`; in the precision of the points, of which there may be very many."""
         total = points.features @ self.linear.to(points.features)
-        if self.hypothesis.rough and len(self.points):
-            view = self.kernels.view(points, self.hypothesis.view) / self.hypothesis.length
-            known = self._view.to(view) / self.hypothesis.length
-            # -|x - y|^2 / 2 = x . y - |x|^2 / 2 - |y|^2 / 2, in few passes over a matrix that may be large
-            half = 0.5 * view.square().sum(-1, keepdim=True)
-            near = torch.addmm(-0.5 * known.square().sum(-1), view, known.T).sub_(half).clamp_(max=0).exp()
-            total = total + self.hypothesis.rough**2 * (near @ self.dual.to(view))
+        if len(self.points):
+            for process in self.hypothesis.processes:
+                total = total + process.deviation**2 * (self.dual.to(total) @ self._near(points, process))
         return total
+
+    def _near(self, points: Points, process: Process) -> Tensor:
+        """A process, of variance one, between what was rated and points: ``(items, n)``."""
+        view, length, _ = process
+        if len(points) >= LARGE and not points.latents.requires_grad:
+            return self.kernels.remembered.near(points, self.points, view, length, self.kernels)
+        seen = self.kernels.view(points, view)
+        known = self.kernels.view(_double(self.points), view).to(seen)
+        return torch.exp(squared_distances(known, seen) / (-2 * length**2))
 
     def over(self, points: Points) -> ProcessBeliefs:
         """See `Taste`."""
@@ -383,6 +448,19 @@ class ProcessBeliefs(Beliefs):
         prior = kernels.variance(points)
         self.deviation = (prior - self._explained.square().sum(0)).clamp(min=1e-12).sqrt()
 
+    @cached_property
+    def _factor(self) -> Tensor:
+        """Cholesky factor ``(n, n)`` of the posterior covariance."""
+        n = len(self.points)
+        covariance = self._covariance(torch.arange(n))
+        ridge = JITTER * (1 + covariance.diagonal().mean())
+        while True:  # as much as rounding asks for: items may be equal
+            factor, failed = torch.linalg.cholesky_ex(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
+            if not int(failed):
+                found: Tensor = factor
+                return found
+            ridge = 10 * ridge
+
     def _covariance(self, rows: Tensor) -> Tensor:
         prior = self.taste.kernels.between(self.points[rows], self.points)[0]
         posterior: Tensor = prior - self._explained[:, rows].T @ self._explained
@@ -397,13 +475,8 @@ class ProcessBeliefs(Beliefs):
 
     def draw(self, generator: torch.Generator, spread: float = 1.0) -> Tensor:
         """See `Beliefs`."""
-        n = len(self.points)
-        covariance = self._covariance(torch.arange(n))
-        covariance = covariance + JITTER * (1 + covariance.diagonal().mean()) * torch.eye(n, dtype=covariance.dtype)
-        value, axes = torch.linalg.eigh(covariance)
-        noise = torch.randn(n, generator=generator, dtype=covariance.dtype)
-        away: Tensor = axes @ (value.clamp(min=0).sqrt() * noise)
-        return self.mean + spread * away
+        noise = torch.randn(len(self.points), generator=generator, dtype=self._factor.dtype)
+        return self.mean + spread * (self._factor @ noise)
 
 
 class PersonalGaussianProcess(TasteModel):
@@ -515,11 +588,21 @@ def hypotheses(prior: PopulationPrior | None, scale: Tensor, linear: bool = True
     if prior is not None and linear:
         laws, shares = [*laws, Law(prior.mean, prior.covariance)], [FLAT_SHARE, 1 - FLAT_SHARE]
     grid = [
-        Hypothesis(law=i, amplitude=amplitude, rough=rough, length=length, view=view, log_weight=math.log(share))
+        Hypothesis(
+            law=i,
+            amplitude=total * math.sqrt(line) / SPREAD if i == 0 else 1.0,
+            processes=(
+                Process(FEATURES, wide, total * math.sqrt(seen)),
+                Process(LATENTS, wide * 1.3, total * math.sqrt(1 - line - seen)),
+            ),
+            log_weight=math.log(share),
+        )
         for i, share in enumerate(shares)
-        for amplitude in ((0.0,) if not linear else ((0.5, 1.0, 2.0) if i == 0 else (1.0,)))
-        for rough in (0.5, 1.0, 2.0)
-        for length in (0.7, 1.2)
-        for view in (0,)
+        for total in ((1.5, 3.0) if i == 0 else (0.7, 1.5))
+        for line, seen in (LINES if i == 0 and linear else ((0.0, 0.7), (0.0, 0.3)))
+        for wide in (0.6, 1.0)
     ]
     return Kernels(laws, grid, scale)
+
+
+LINES = ((0.0, 0.7), (0.5, 0.3), (0.0, 0.2))  # shares of the variance: linear, process over features; the rest latents

@@ -11,6 +11,7 @@ from client.classifiers.gaussian_process import (
     Kernels,
     Law,
     PersonalGaussianProcess,
+    Process,
     ProcessTaste,
     hypotheses,
     laplace_dual,
@@ -57,7 +58,7 @@ def model(kernels: Kernels) -> PersonalGaussianProcess:
 
 
 def one(rough: float = 0.0, length: float = 1.0, view: int = 0) -> Kernels:
-    return Kernels([law()], [Hypothesis(rough=rough, length=length, view=view)], torch.ones(5))
+    return Kernels([law()], [Hypothesis(processes=(Process(view, length, rough),) if rough else ())], torch.ones(5))
 
 
 def test_without_a_process_the_dual_is_the_primal_fit() -> None:
@@ -150,13 +151,19 @@ def bent(utility: float, n: int = 80) -> tuple[Answers, Points, Tensor]:
     return Answers.of(ratings, items), new, likes(new)
 
 
+def wavy(taste: ProcessTaste) -> float:
+    """How much of a taste is no line, for its length scales: the mean bend of its processes against its slope."""
+    h = taste.hypothesis
+    return sum((p.deviation / p.length) ** 2 for p in h.processes) / (h.amplitude**2 + 0.1)
+
+
 def test_evidence_finds_out_how_wavy_a_taste_is() -> None:
     linear, curved = (PersonalGaussianProcess(scale=torch.ones(5)) for _ in range(2))
     straight, _, _ = bent(0.0)
     answers, new, truth = bent(1.0)
-    rough_of_line = linear.fit(straight).hypothesis
+    line_found = linear.fit(straight)
     taste = curved.fit(answers)
-    assert taste.hypothesis.rough / taste.hypothesis.amplitude > rough_of_line.rough / rough_of_line.amplitude
+    assert wavy(taste) > wavy(line_found)
     right = float(((taste.score(new) > 0) == (truth > 0)).double().mean())
     primal = laplace(answers.evidence(), torch.zeros(6).double(), torch.eye(6).double(), THRESHOLDS)
     line = float(((new.features @ primal.mean[0] > 0) == (truth > 0)).double().mean())
