@@ -91,7 +91,7 @@ class Deck:
         self._shown_at = time.monotonic()
         self._ahead: deque[Question] = deque()
         self._done: deque[Answered] = deque(maxlen=REMEMBERED)
-        self._undone: list[tuple[Answered, str]] = []  # with the key under which the question is shown again
+        self._undone: list[tuple[Answered, Question]] = []  # with the question as it is shown again
         self._explanation, self._version, self.wall = None, self._version + 1, None
         self._changed.notify_all()
 
@@ -219,7 +219,7 @@ class Deck:
             if self._current is not None:
                 self._ahead.appendleft(self._current)
             shown = done.question.again()
-            self._undone.append((done, shown.key))
+            self._undone.append((done, shown))
             self._show(shown)
             return True
 
@@ -229,13 +229,16 @@ class Deck:
             if not self._undone:
                 self.say("There is nothing to give again.")
                 return False
-            done, key = self._undone.pop()
+            done, shown = self._undone.pop()
             for _ in done.events:
                 self.session.redo()
             self._learned()
             self._done.append(done)
-            self._ahead = deque(question for question in self._ahead if question.key != key)
-            self._show(None if self._current is None or self._current.key == key else self._current)
+            following = self._undone[-1][1] if self._undone else None
+            settled = {question.key for question in (shown, following) if question is not None}
+            waiting = [question for question in (self._current, *self._ahead) if question is not None]
+            self._ahead = deque(question for question in waiting if question.key not in settled)
+            self._show(following)
             return True
 
     def remove(self, event: int) -> None:

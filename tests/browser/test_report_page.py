@@ -1,11 +1,8 @@
 """The report in a real browser, with every request it makes on record."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,36 +11,6 @@ from simulations.report import ContactSheet, Row, headline, write_report
 from simulations.run_folder import RunFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cold-start-results.json"
-FLAGS = (
-    "no-sandbox",
-    "disable-gpu",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-)
-
-
-def no_browser(reason: str) -> NoReturn:
-    if os.environ.get("PLGL_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"{reason}, and PLGL_REQUIRE_BROWSER=1 asks for one")
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    program = next((found for name in names if (found := shutil.which(name))), None)
-    if program is None:
-        no_browser("no chromium on the path")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        no_browser("playwright is not installed")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=[f"--{flag}" for flag in FLAGS])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -72,9 +72,9 @@ document.addEventListener("click", (event) => {
   const opener = event.target.closest('a[data-action="help"]');
   if (opener && !event.ctrlKey && !event.metaKey) return event.preventDefault(), toggleHelp();
   if (event.target === help()) help().close();
-  // the mouse leaves no focus behind, so that Space and Enter go on being keys of the page
+  // the mouse leaves no focus behind, so that Space and Enter go on being keys of the page; htmx wants it until then
   const pressed = event.target.closest(".stage button");
-  if (pressed && event.detail > 0) pressed.blur();
+  if (pressed && event.detail > 0) setTimeout(() => pressed.blur(), 0);
 });
 
 // -- swipes

@@ -137,7 +137,8 @@ def test_twenty_two_answers_are_taken_back_and_given_again(deck_on: Make) -> Non
     assert not deck.undo()
     assert deck.message() == "There is nothing to take back."
     assert not torch.allclose(deck.session.predict(probe)[0], scores, atol=0.1)
-    for _ in asked:
+    for number in range(len(asked)):
+        assert deck.current().items == asked[number].items
         assert deck.redo()
     assert not deck.redo()
     assert history(deck) == before
