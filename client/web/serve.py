@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+import torch
 import uvicorn
 from rich.console import Console
 
@@ -40,7 +41,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[sockets.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.opener is not None and self.started:
-            webbrowser.open(self.opener.as_uri())
+            # in a thread of its own: a browser for the terminal would not return
+            threading.Thread(target=webbrowser.open, args=[self.opener.as_uri()], daemon=True).start()
 
 
 def serve(
@@ -97,12 +99,15 @@ _QUIET = {"log_level": "warning", "access_log": False, "server_header": False, "
 def _run(deck: Deck, config: uvicorn.Config, listener: sockets.socket, opener: Path | None) -> None:
     server = _Server(config)
     server.deck, server.opener = deck, opener
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are small, and the browser needs the other cores
     try:
         # Ctrl+C ends the server first and then arrives here
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     finally:
         deck.close()
+        torch.set_num_threads(before)
 
 
 def _print(console: Console, text: str) -> None:

@@ -1,6 +1,5 @@
 """The rating page as a person uses it: keys, mouse, fingers, without JavaScript, light and dark, large and small."""
 
-import contextlib
 import io
 import json
 import socket
@@ -311,7 +310,7 @@ def test_everything_works_without_javascript(desk: Desk) -> None:
     page.click("text=Delete for good")
     assert answers(desk) == ["b", "neither", "best 2"]
     page.click("a[aria-label=Keys]")
-    assert "Taken back" in page.inner_text("main") or "Takes the last answer back" in page.inner_text("main")
+    assert "Takes the last answer back" in page.inner_text("main")
     assert [url for _, url in window.requests if not url.startswith(desk.address)] == []
 
 
@@ -377,6 +376,15 @@ def test_every_page_fits_a_phone_and_can_be_read_and_touched(desk: Desk, scheme:
     window.well_behaved()
 
 
+@pytest.mark.parametrize("width", [320, 761, 820, 1024])
+def test_no_width_needs_scrolling_to_the_side(desk: Desk, width: int) -> None:
+    window = desk.open(viewport={"width": width, "height": 700})
+    window.press("1")
+    for path in PAGES:
+        window.go(path)
+        assert window.ask("document.documentElement.scrollWidth") <= width, path
+
+
 def test_light_and_dark_differ_and_stillness_is_respected(desk: Desk) -> None:
     grounds = set()
     for scheme in ("light", "dark"):
@@ -397,8 +405,8 @@ def test_the_counter_is_read_aloud_and_every_control_has_a_name(desk: Desk) -> N
         assert window.ask("document.documentElement.lang") == "en"
         assert window.ask("document.querySelectorAll('h1').length") == 1
         assert window.ask("[...document.images].every(i => /item \\d+/i.test(i.alt))"), path
-        nameless = """[...document.querySelectorAll('button, a, input:not([type=hidden])')].filter(e => e.offsetParent)
-            .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.querySelector('img[alt]') || e.labels?.length)).length"""
+        nameless = """[...document.querySelectorAll('button, a, input:not([type=hidden])')].filter(e =>
+            e.offsetParent && !(e.ariaLabel || e.textContent.trim() || e.querySelector('img[alt]') || e.labels?.length)).length"""
         assert window.ask(nameless) == 0, path
 
 
@@ -522,5 +530,3 @@ def test_when_the_program_is_gone_the_page_says_so(desk: Desk) -> None:
     desk.stop()
     window.page.keyboard.press("1")
     window.page.wait_for_function("document.getElementById('trouble').textContent.includes('does not answer')")
-    with contextlib.suppress(AssertionError):
-        window.well_behaved()

@@ -27,7 +27,7 @@ import sys
 from client.session import Session
 from client.web.serve import serve
 with Session.open("art", seed=0) as session:
-    serve(session, open_browser=False, socket=sys.argv[1] if len(sys.argv) > 1 else None)
+    serve(session, open_browser=sys.argv[1] == "open", socket=sys.argv[2] if len(sys.argv) > 2 else None)
 print("ended")
 """
 
@@ -38,8 +38,8 @@ def session(pack: GeneratorPack) -> Iterator[Session]:
         yield session
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "40"}
+def started(*arguments: str, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, **more, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "40"}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=Path(__file__).parents[3], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -52,7 +52,7 @@ def printed(program: subprocess.Popen[str]) -> str:
 
 
 def test_it_serves_where_it_says_and_ends_cleanly_on_control_c() -> None:
-    with started() as program:
+    with started("quiet") as program:
         line = printed(program)
         found = re.fullmatch(r"Rate here: (http://127\.0\.0\.1:\d+)/\?token=([\w-]{43})\n", line)
         assert found is not None, line
@@ -70,6 +70,25 @@ def test_it_serves_where_it_says_and_ends_cleanly_on_control_c() -> None:
     assert errors == ""
 
 
+def test_the_browser_is_started_without_the_token_in_its_arguments(tmp_path: Path) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncp "${{1#file://}}" {tmp_path}/page.html\n')
+    browser.chmod(0o700)
+    with started("open", BROWSER=f"{browser} %s") as program:
+        address = printed(program).removeprefix("Rate here: ").strip()
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "page.html").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        program.send_signal(signal.SIGINT)
+        program.communicate(timeout=15)
+    given = (tmp_path / "arguments").read_text().strip()
+    assert address in (tmp_path / "page.html").read_text()
+    assert address.partition("token=")[2] not in given
+    assert given.startswith("file:///")
+    assert not Path(given.removeprefix("file://")).exists()
+
+
 def own_address() -> str:
     """An address of this machine that is not loopback's first one."""
     return "127.0.0.2"
@@ -77,7 +96,7 @@ def own_address() -> str:
 
 def test_a_socket_is_for_its_owner_and_gone_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
-    with started(str(path)) as program:
+    with started("quiet", str(path)) as program:
         token = re.search(r"token=([\w-]{43})", printed(program))
         assert token is not None
         deadline = time.monotonic() + 20
