@@ -28,6 +28,8 @@ NEAREST, FARTHEST = 0.97, 0.3  # cosines of mixtures to their place
 FIRST_LOOKS = 5  # questions that are spread out, when nothing at all is known
 STREAK = 3  # "neither" in a row that moves the search elsewhere
 EXPLOIT = 0.7
+LEADING = 8  # features that an extreme picture shows in most
+STRICT = 100.0  # log-odds that an item loses for each bit it is too extreme
 TYPICAL = 0.995  # share of the generator's own items that are no more extreme than a proposal may be
 
 
@@ -44,17 +46,24 @@ class Curator:
         with torch.no_grad():
             self.pool = lens(space.sample(POOL, torch.Generator().manual_seed(seed)))
         seen = self.pool.features[:, :-1]
-        self._centre = seen.mean(0)
+        self._centre, self._deviation = seen.mean(0), seen.std(0).clamp(min=1e-6)
         covariance = (seen - self._centre).T @ (seen - self._centre) / len(seen)
         covariance += 1e-3 * covariance.diagonal().mean() * torch.eye(len(covariance))
         self._whitener = torch.linalg.cholesky(torch.linalg.inv(covariance))
-        self._limit = float(self.extremeness(self.pool).quantile(TYPICAL))
+        self._limits = torch.ones(3)
+        self._limits = self._extents(self.pool).quantile(TYPICAL, dim=0)
 
     def extremeness(self, points: Points) -> Tensor:
-        """How far items ``(n,)`` lie from the middle of the generator's own, in standard deviations (Mahalanobis)."""
-        white = (points.features[:, :-1] - self._centre) @ self._whitener
-        distance: Tensor = torch.linalg.vector_norm(white, dim=1)
-        return distance
+        """How far items ``(n,)`` lie from the middle of the generator's own; 1 is as far as a proposal may be."""
+        extents: Tensor = (self._extents(points) / self._limits).amax(1)
+        return extents
+
+    def _extents(self, points: Points) -> Tensor:
+        """``(n, 3)`` Mahalanobis distance over all features and over the leading ones, and the most extreme feature."""
+        centred = points.features[:, :-1] - self._centre
+        white = torch.linalg.vector_norm(centred @ self._whitener, dim=1)
+        leading = torch.linalg.vector_norm(centred[:, :LEADING] / self._deviation[:LEADING], dim=1)
+        return torch.stack([white, leading, (centred / self._deviation).abs().amax(1)], dim=1)
 
     def propose(
         self, n: int, taste: Taste, history: Sequence[Rated], seen: Points, *, crowd: bool, batch: bool = False
@@ -95,8 +104,8 @@ class Curator:
 
         def score(latents: Tensor) -> Tensor:
             points = self.lens(latents)
-            over = (self.extremeness(points) - self._limit).clamp(min=0)
-            return taste.score(points).float() - 10 * over
+            over = (self.extremeness(points) - 1).clamp(min=0)
+            return taste.score(points).float() - STRICT * over
 
         with torch.no_grad():
             candidates = self._candidates(taste, history, seen, generator)
@@ -132,13 +141,13 @@ class Curator:
 
     def _candidates(self, taste: Taste, history: Sequence[Rated], seen: Points, generator: torch.Generator) -> Points:
         scores = taste.score(self.pool)
+        if _streak(history) >= STREAK:
+            return self.pool[self._elsewhere(scores, history, seen)]
         half = FROM_POOL // 2
         best = scores.topk(half).indices
         wanted = torch.zeros(POOL, dtype=torch.bool)
         wanted[best] = wanted[torch.randint(POOL, (FROM_POOL - half,), generator=generator)] = True
         rows = wanted.nonzero().squeeze(-1)
-        if _streak(history) >= STREAK:
-            return self.pool[self._elsewhere(rows, history, seen)]
         places = [self.pool.latents[best[:PLACES]]]
         liked = _items(history)
         if liked:
@@ -150,13 +159,13 @@ class Curator:
         mixed = self._mix(pole[order], ROUND_BEST, generator, NEAREST, FARTHEST)
         fresh = self.lens(mixed)
         found = Points.join([self.pool[rows], fresh])
-        return found[self.extremeness(found) <= self._limit]
+        return found[self.extremeness(found) <= 1]
 
-    def _elsewhere(self, rows: Tensor, history: Sequence[Rated], seen: Points) -> Tensor:
-        """Those of the pool's ``rows`` that are unlike everything of the last "neither" answers."""
+    def _elsewhere(self, scores: Tensor, history: Sequence[Rated], seen: Points) -> Tensor:
+        """The most promising of those half of the pool's items that are unlike the last "neither" answers."""
         recent = [item for rated in history[-_streak(history) :] for item in rated.rating.row[2]]
-        near = torch.cdist(self.pool.features[rows], seen.features[torch.tensor(recent)]).amin(1)
-        return rows[near.argsort(descending=True)[: max(50, len(rows) // 2)]]
+        near = torch.cdist(self.pool.features, seen.features[torch.tensor(recent)]).amin(1)
+        return scores.masked_fill(near < near.median(), -torch.inf).topk(FROM_POOL).indices
 
     def _mix(self, places: Tensor, count: int, generator: torch.Generator, near: float, far: float) -> Tensor:
         """``(count, d)`` latents on the shell at cosines from ``far`` to ``near`` to the places ``(m, d)``."""

@@ -56,7 +56,11 @@ class Contrasts:
 
     @classmethod
     def of(cls, answers: Answers) -> Contrasts:
-        """Break answers down. A or B is one contrast; "both" and "neither" are two likes or dislikes."""
+        """Break answers down.
+
+        "A" and "B" are one contrast. "Both" and "neither" are three: two likes or dislikes, and that the two are about
+        equal, which is what three of five stars for their difference says.
+        """
         kind, value, items = answers.kind, answers.value, answers.items
         if items.shape[1] < 2:
             items = torch.nn.functional.pad(items, (0, 2 - items.shape[1]), value=-1)
@@ -85,6 +89,8 @@ class Contrasts:
         like = torch.full_like(rows, int(Kind.LIKE))
         for side in range(2):
             one(rows, like, 3 - value[rows], items[rows, side])
+        middle = torch.full_like(rows, 3)
+        one(rows, torch.full_like(rows, int(Kind.STARS)), middle, items[rows, 0], items[rows, 1])
         rows = single.nonzero().squeeze(-1)
         one(rows, kind[rows], value[rows], items[rows, 0])
         rows = several.nonzero().squeeze(-1)
@@ -377,6 +383,12 @@ class Kernels:
         personal = self._shares[:, len(self.laws) :].sum(-1)
         return torch.stack([linear[h.law] * h.amplitude**2 for h in self.hypotheses]) + personal[:, None]
 
+    def likeliest(self, weights: Tensor) -> int:
+        """The likeliest hypothesis ``(h,)`` of the likeliest law: whose taste it resembles, then how."""
+        law = torch.tensor([h.law for h in self.hypotheses])
+        each = torch.zeros(len(self.laws), dtype=weights.dtype).index_add_(0, law, weights)
+        return int(torch.where(law == each.argmax(), weights, -1.0).argmax())
+
     def only(self, number: int) -> Kernels:
         """The same with one hypothesis."""
         hypothesis = replace(self.hypotheses[number], law=0)
@@ -519,7 +531,7 @@ class PersonalGaussianProcess(TasteModel):
         self._alpha = fit.alpha
         log_weight = torch.tensor([h.log_weight for h in self.kernels.hypotheses], dtype=torch.float64)
         self.weights = torch.softmax(fit.log_evidence + log_weight, 0)
-        best = int(self.weights.argmax())
+        best = self.kernels.likeliest(self.weights)
         chosen = DualFit(*(x[best : best + 1] for x in (fit.alpha, fit.root, fit.lower, fit.log_evidence)))
         return ProcessTaste(self.kernels.only(best), answers, contrasts, chosen, context)
 
@@ -533,7 +545,7 @@ class PersonalGaussianProcess(TasteModel):
         older = (len(answers) - MOST // 4) // (MOST // 4) * (MOST // 4)  # moves in steps, so that most stay chosen
         past = compact(answers.select(slice(0, older)))
         contrasts = Contrasts.of(past)
-        kernels = self.kernels.only(int(self.weights.argmax()) if len(self.weights) else 0)
+        kernels = self.kernels.only(self.kernels.likeliest(self.weights) if len(self.weights) else 0)
         left = _variance(kernels, contrasts, past.points)
         known = left.new_zeros(MOST // 2, len(contrasts))  # rows of a pivoted Cholesky factor
         chosen: list[int] = []
@@ -571,7 +583,7 @@ def _column(kernels: Kernels, contrasts: Contrasts, points: Points, which: int) 
 
 SPREAD = 1.5  # standard deviation of a flat law's score, in log-odds
 BIAS = 1.0  # and of its constant
-FLAT_SHARE = 0.2  # of the prior weight, for being unlike everybody
+FLAT_SHARE = 0.4  # of the prior weight, for being unlike everybody
 DRIFT = 0.25  # variance of a context's own part, as a share of what all contexts of a person have in common
 
 
@@ -595,10 +607,10 @@ def hypotheses(prior: PopulationPrior | None, scale: Tensor, linear: bool = True
                 Process(FEATURES, wide, total * math.sqrt(seen)),
                 Process(LATENTS, wide * 1.3, total * math.sqrt(1 - line - seen)),
             ),
-            log_weight=math.log(share),
+            log_weight=math.log(share / (8 if i or not linear else 12)),
         )
         for i, share in enumerate(shares)
-        for total in ((1.5, 3.0) if i == 0 else (0.7, 1.5))
+        for total in ((1.5, 3.0) if i == 0 else (1.0, 2.0))
         for line, seen in (LINES if i == 0 and linear else ((0.0, 0.7), (0.0, 0.3)))
         for wide in (0.6, 1.0)
     ]

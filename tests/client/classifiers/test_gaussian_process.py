@@ -24,11 +24,11 @@ from common.prior import DEFAULT_THRESHOLDS, PopulationPrior
 THRESHOLDS = torch.tensor(DEFAULT_THRESHOLDS).double()
 MIXED: list[Rating] = [
     Choice(0, 1, "a"),
-    Choice(2, 3, "both"),
+    Choice(2, 3, "a"),
     Like(4, True),
     Best((5, 6, 7, 8), 2),
     Choice(1, 2, "b"),
-    Choice(3, 9, "neither"),
+    Choice(3, 9, "b"),
     Stars(5, 4),
     Stars(6, 1),
     Best((0, 4, 9), 1, worst=True),
@@ -90,6 +90,18 @@ def test_the_mode_is_where_the_posterior_has_no_slope(view: int) -> None:
     gradient.index_add_(0, (answers.items % (len(items) + 1)).flatten(), slope.flatten())
     kernel = kernels.between(items, items)[0]
     torch.testing.assert_close(scores, kernels.mean(items)[0] + kernel @ gradient[:-1], atol=1e-4, rtol=0)
+
+
+def test_both_and_neither_say_that_two_items_are_about_equal() -> None:
+    items = points()
+    free = model(one(rough=1.0)).fit(Answers.of([], items)).over(items)
+    for answer, sign in (("both", 1), ("neither", -1)):
+        known = model(one(rough=1.0)).fit(Answers.of([Choice(2, 3, answer)], items)).over(items)  # type: ignore[arg-type]
+        gap, spread = known.gap(torch.tensor([2]))
+        before, wide = free.gap(torch.tensor([2]))
+        assert abs(float(gap[0, 3])) < abs(float(before[0, 3]))
+        assert float(spread[0, 3]) < float(wide[0, 3])
+        assert sign * float((known.mean - free.mean)[0, 2:4].sum()) > 0
 
 
 def test_scores_have_the_gradient_they_claim() -> None:
