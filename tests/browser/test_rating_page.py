@@ -376,13 +376,14 @@ def test_every_page_fits_a_phone_and_can_be_read_and_touched(desk: Desk, scheme:
     window.well_behaved()
 
 
-@pytest.mark.parametrize("width", [320, 761, 820, 1024])
-def test_no_width_needs_scrolling_to_the_side(desk: Desk, width: int) -> None:
-    window = desk.open(viewport={"width": width, "height": 700})
+def test_no_width_needs_scrolling_to_the_side(desk: Desk) -> None:
+    window = desk.open()
     window.press("1")
     for path in PAGES:
         window.go(path)
-        assert window.ask("document.documentElement.scrollWidth") <= width, path
+        for width in (320, 761, 820, 1024):
+            window.page.set_viewport_size({"width": width, "height": 700})
+            assert window.ask("document.documentElement.scrollWidth") <= width, path
 
 
 def test_light_and_dark_differ_and_stillness_is_respected(desk: Desk) -> None:
@@ -406,7 +407,7 @@ def test_the_counter_is_read_aloud_and_every_control_has_a_name(desk: Desk) -> N
         assert window.ask("document.querySelectorAll('h1').length") == 1
         assert window.ask("[...document.images].every(i => /item \\d+/i.test(i.alt))"), path
         nameless = """[...document.querySelectorAll('button, a, input:not([type=hidden])')].filter(e =>
-            e.offsetParent && !(e.ariaLabel || e.textContent.trim() || e.querySelector('img[alt]') || e.labels?.length)).length"""
+            e.offsetParent && !(e.ariaLabel || e.textContent.trim() || e.querySelector('img') || e.labels?.length)).length"""
         assert window.ask(nameless) == 0, path
 
 
