@@ -146,7 +146,9 @@ function tell(text) {
   const place = document.getElementById("trouble");
   if (place) place.textContent = text;
 }
-document.addEventListener("htmx:sendError", () => tell("The program does not answer. Start it again in its window; nothing you rated is lost."));
+for (const silence of ["htmx:sendError", "htmx:timeout"]) {
+  document.addEventListener(silence, () => tell("The program does not answer. Start it again in its window; nothing you rated is lost."));
+}
 document.addEventListener("htmx:responseError", () => tell("The program did not accept that. Load the page again; nothing you rated is lost."));
 document.addEventListener("htmx:beforeRequest", () => tell(""));
 
