@@ -87,8 +87,6 @@ def _by_kind(history: Sequence[Rated]) -> dict[str, int]:
 def _next(answers: int, crowd: bool) -> str:
     if answers == 0 and not crowd:
         return "two pictures as different as can be, to find out where to look"
-    if answers < 5 and not crowd:
-        return "pictures from all over, to find out where to look"
     return "the best guess so far, against the one that could be better still"
 
 
