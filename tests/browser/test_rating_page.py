@@ -234,7 +234,7 @@ def test_the_mouse_answers_and_leaves_the_keys_alone(desk: Desk) -> None:
 def test_favourites_and_neighbours_by_key(desk: Desk) -> None:
     window = desk.open()
     window.page.keyboard.press("f")
-    window.page.wait_for_function("document.getElementById('trouble').textContent.includes('Point at a picture')")
+    window.page.wait_for_function("() => document.getElementById('trouble').textContent.includes('Point at a picture')")
     window.press("ArrowRight")
     chosen = desk.session.history[0].rating.row[2][1]
     window.page.keyboard.press("f")
@@ -532,4 +532,4 @@ def test_when_the_program_is_gone_the_page_says_so(desk: Desk) -> None:
     window.press("1")
     desk.stop()
     window.page.keyboard.press("1")
-    window.page.wait_for_function("document.getElementById('trouble').textContent.includes('does not answer')")
+    window.page.wait_for_function("() => document.getElementById('trouble').textContent.includes('does not answer')")
