@@ -23,6 +23,7 @@ from common.latents import LatentSpace, spread_out
 
 POOL = 20_000
 FROM_POOL, ROUND_BEST = 200, 200  # candidates for one question
+JOINTLY = 200  # candidates of a batch: drawing their scores jointly costs the cube
 PLACES = 5  # best places that candidates are mixed around
 NEAREST, FARTHEST = 0.97, 0.3  # cosines of mixtures to their place
 FIRST_LOOKS = 1  # questions that are spread out, when nothing at all is known; five are worse, up to ten answers
@@ -83,6 +84,8 @@ class Curator:
             return self._spread(n, history, seen, generator)
         with torch.no_grad():
             candidates = self._candidates(taste, history, seen, generator)
+            if batch:
+                candidates = candidates[torch.randperm(len(candidates), generator=generator)[: max(JOINTLY, 4 * n)]]
             beliefs = taste.over(candidates)
             if batch and n > 1:
                 exploit = max(1, round(EXPLOIT * n))

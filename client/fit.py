@@ -131,6 +131,12 @@ class Posterior:
     covariance: Tensor
     weight: Tensor
 
+    @cached_property
+    def lower(self) -> Tensor:
+        """Cholesky factors ``(people, c, p, p)`` of the covariances."""
+        factor: Tensor = torch.linalg.cholesky(self.covariance)
+        return factor
+
     def scores(self, features: Tensor) -> Tensor:
         """Posterior mean scores ``(people, n)`` of items with features ``(n, p)`` or ``(people, n, p)``."""
         taste = (self.weight.unsqueeze(-1) * self.mean).sum(-2)
@@ -141,7 +147,7 @@ class Posterior:
         if features.dim() == 2:
             features = features.expand(self.mean.shape[0], *features.shape)
         means = features @ self.mean.mT  # (people, n, c)
-        lower = torch.linalg.cholesky(self.covariance)
+        lower = self.lower
         within = torch.stack([(features @ lower[:, c]).square().sum(-1) for c in range(lower.shape[1])], dim=-1)
         weight = self.weight.unsqueeze(-2)
         mean = (weight * means).sum(-1)
@@ -153,7 +159,7 @@ class Posterior:
         people, _, p = self.mean.shape
         component = torch.multinomial(self.weight, count, replacement=True, generator=generator)
         noise = torch.randn(people, count, p, dtype=self.mean.dtype, device=self.mean.device, generator=generator)
-        lower = torch.linalg.cholesky(self.covariance)
+        lower = self.lower
         person = torch.arange(people, device=self.mean.device)[:, None]
         moved: Tensor = (lower[person, component] @ noise.unsqueeze(-1)).squeeze(-1)
         return self.mean[person, component] + moved

@@ -31,6 +31,8 @@ TOLERANCE = 1e-8  # nats
 JITTER = 1e-8
 LARGE = 4096  # points whose distances are worth remembering
 MOST = 200  # answers in a fit
+FULL = 20  # every so many answers all hypotheses are fitted again
+NEGLIGIBLE = 1e-3  # of the best one's weight: a hypothesis that is left out until then
 NOISE = 4.0  # variance that stands for the noise of one answer: the inverse of the steepest logistic curvature
 
 
@@ -523,16 +525,15 @@ class PersonalGaussianProcess(TasteModel):
         if len(answers) > MOST:
             answers = compact(answers.select(self._informative(answers)))
         contrasts = Contrasts.of(answers)
-        mean = contrasts.take(self.kernels.mean(answers.points))
+        open_ = self._open(len(answers))
+        mean = contrasts.take(self.kernels.mean(answers.points))[open_]
         parts = contrasts.square(self.kernels.parts(answers.points, answers.points))
         same = contrasts.context[:, None] == contrasts.context
-        kernel = self.kernels.mixed(torch.where(same, parts, parts / (1 + DRIFT)))
-        fit = laplace_dual(contrasts, mean, kernel, self.thresholds, self._start(mean))
-        self._alpha = fit.alpha
-        log_weight = torch.tensor([h.log_weight for h in self.kernels.hypotheses], dtype=torch.float64)
-        self.weights = torch.softmax(fit.log_evidence + log_weight, 0)
-        best = self.kernels.likeliest(self.weights)
-        chosen = DualFit(*(x[best : best + 1] for x in (fit.alpha, fit.root, fit.lower, fit.log_evidence)))
+        kernel = self.kernels.mixed(torch.where(same, parts, parts / (1 + DRIFT)))[open_]
+        fit = laplace_dual(contrasts, mean, kernel, self.thresholds, self._start(mean, open_))
+        best = self._weigh(fit, open_)
+        row = int((open_ == best).nonzero())
+        chosen = DualFit(*(x[row : row + 1] for x in (fit.alpha, fit.root, fit.lower, fit.log_evidence)))
         return ProcessTaste(self.kernels.only(best), answers, contrasts, chosen, context)
 
     def _informative(self, answers: Answers) -> Tensor:
@@ -558,11 +559,30 @@ class PersonalGaussianProcess(TasteModel):
             left[contrasts.answer == chosen[-1]] = -torch.inf
         return torch.cat([torch.tensor(sorted(set(chosen))), torch.arange(older, len(answers))])
 
-    def _start(self, mean: Tensor) -> Tensor | None:
+    def _open(self, answers: int) -> Tensor:
+        """Numbers of the hypotheses to fit: all of them now and then, else those that are still in question."""
+        assert self.kernels is not None
+        if answers < FULL or answers % FULL == 0 or not len(self.weights):
+            return torch.arange(len(self.kernels.hypotheses))
+        return (self.weights > NEGLIGIBLE * self.weights.max()).nonzero().squeeze(-1)
+
+    def _weigh(self, fit: DualFit, open_: Tensor) -> int:
+        """Weights of the hypotheses that were fitted, none for the others; returns the one to use."""
+        assert self.kernels is not None
+        log_weight = torch.tensor([h.log_weight for h in self.kernels.hypotheses], dtype=torch.float64)
+        total = torch.full_like(log_weight, -torch.inf)
+        total[open_] = fit.log_evidence + log_weight[open_]
+        self.weights = torch.softmax(total, 0)
+        alpha = fit.alpha.new_zeros(len(log_weight), fit.alpha.shape[1])
+        alpha[open_] = fit.alpha
+        self._alpha = alpha
+        return self.kernels.likeliest(self.weights)
+
+    def _start(self, mean: Tensor, open_: Tensor) -> Tensor | None:
         """Where the last fit ended: usually it knew all answers but one."""
-        if self._alpha is None or self._alpha.shape[0] != mean.shape[0]:
+        if self._alpha is None:
             return None
-        known = self._alpha[:, : mean.shape[1]]
+        known = self._alpha[open_, : mean.shape[1]]
         return torch.nn.functional.pad(known, (0, mean.shape[1] - known.shape[1]))
 
 
