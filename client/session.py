@@ -140,6 +140,7 @@ class Session:
         if latents is not None:
             self.catalogue.add(latents)
         self._model = taste_model(self.model_name, prior=self.prior, lens_scale=self.lens.scale, seed=self.seed)
+        self._taste: Taste | None = None
         self._curator = Curator(self.pack.latents, self.lens, self.seed)
         self._learn()
 
@@ -152,11 +153,14 @@ class Session:
         return Answers.of([r.rating for r in rated], self.catalogue.points, [names.index(r.context) for r in rated])
 
     def _learn(self) -> None:
-        self._taste = self._model.fit(compact(self.answers()), self.contexts().index(self.context))
+        """Fit again before the taste is next looked at: an answer is taken without waiting for what it teaches."""
+        self._taste = None
 
     @property
     def taste(self) -> Taste:
-        """What is known about this person's taste now."""
+        """What is known about this person's taste now, every rating included."""
+        if self._taste is None:
+            self._taste = self._model.fit(compact(self.answers()), self.contexts().index(self.context))
         return self._taste
 
     def rate(self, rating: Rating, *, replace: bool = False) -> Outcome:
@@ -188,7 +192,7 @@ class Session:
             return None
         asked = compact(Answers.of([rating], self.catalogue.points))
         with torch.no_grad():
-            right = float(foretold(asked, self._taste.score(asked.points)))
+            right = float(foretold(asked, self.taste.score(asked.points)))
         return None if math.isnan(right) else right > 0.5
 
     def undo(self) -> Rating | None:
@@ -235,7 +239,7 @@ class Session:
         if not 1 <= n <= 500:
             raise SettingError(f"n={n} must lie between 1 and 500")
         latents = self._curator.propose(
-            n, self._taste, self.history, self.catalogue.points, crowd=self.prior is not None, batch=feedback == "batch"
+            n, self.taste, self.history, self.catalogue.points, crowd=self.prior is not None, batch=feedback == "batch"
         )
         return self.items_at(latents)
 
@@ -253,12 +257,12 @@ class Session:
             raise SettingError(f"k={k} must lie between 1 and 200")
         if not 0 <= surprise <= 1:
             raise SettingError(f"surprise={surprise} must lie between 0 (safe) and 1 (surprising)")
-        return self.items_at(self._curator.recommend(k, surprise, self._taste, self.history, self.catalogue.points))
+        return self.items_at(self._curator.recommend(k, surprise, self.taste, self.history, self.catalogue.points))
 
     def more_like(self, item: SupportsIndex, n: int = 4) -> list[Item]:
         """Neighbours of an item that promise most."""
         origin = self.item(item.__index__())
-        return self.items_at(self._curator.near(origin.latent, n, self._taste))
+        return self.items_at(self._curator.near(origin.latent, n, self.taste))
 
     def items_at(self, latents: Tensor) -> list[Item]:
         """Items somebody else chose, rated like any other.
@@ -290,7 +294,7 @@ class Session:
     def predict(self, items: Sequence[SupportsIndex]) -> tuple[Tensor, Tensor]:
         """Expected score and standard deviation ``(n,)`` of items, in log-odds of liking."""
         with torch.no_grad():
-            beliefs = self._taste.over(self._points([self.item(item.__index__()).id for item in items]))
+            beliefs = self.taste.over(self._points([self.item(item.__index__()).id for item in items]))
         return beliefs.mean[0], beliefs.deviation[0]
 
     def _points(self, items: Sequence[int]) -> Points:
@@ -346,7 +350,7 @@ class Session:
 
     def certainty(self) -> float:
         """Share of what could be known about typical items that is known, 0 to 1."""
-        return self._curator.certainty(self._taste, self._model.fit(self.answers().select(slice(0, 0))))
+        return self._curator.certainty(self.taste, self._model.fit(self.answers().select(slice(0, 0))))
 
     def map(self) -> list[tuple[Item, float, float, float]]:
         """Rated items with a place in the unit square (principal components) and their predicted score."""
