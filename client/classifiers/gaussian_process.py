@@ -27,12 +27,12 @@ from client.ratings import Kind
 from common.prior import DEFAULT_THRESHOLDS, PopulationPrior
 
 MAX_STEPS = 40
-TOLERANCE = 1e-8  # nats
+TOLERANCE = 1e-6  # nats gained by the last step; Newton's next one would gain about its square
 JITTER = 1e-8
 LARGE = 4096  # points whose distances are worth remembering
 MOST = 200  # answers in a fit
 FULL = 20  # every so many answers all hypotheses are fitted again
-NEGLIGIBLE = 1e-3  # of the best one's weight: a hypothesis that is left out until then
+NEGLIGIBLE = 1e-2  # of the best one's weight: a hypothesis that is left out until then
 NOISE = 4.0  # variance that stands for the noise of one answer: the inverse of the steepest logistic curvature
 
 
@@ -114,13 +114,16 @@ class Contrasts:
 
     def take(self, matrix: Tensor) -> Tensor:
         """Contrasts of the columns of ``(..., items)``."""
-        padded = torch.cat([matrix, torch.zeros_like(matrix[..., :1])], dim=-1)
-        contrast: Tensor = padded[..., self.first] - padded[..., self.second]  # -1 is the column of zeros
-        return contrast
+        return self._along(matrix, -1)
 
     def square(self, matrix: Tensor) -> Tensor:
         """Contrasts of rows and columns of ``(..., items, items)``."""
-        return self.take(self.take(matrix).mT).mT
+        return self._along(self._along(matrix, -2), -1)
+
+    def _along(self, matrix: Tensor, dimension: int) -> Tensor:
+        both = (self.second >= 0).nonzero().squeeze(-1)
+        found = matrix.index_select(dimension, self.first)
+        return found.index_add_(dimension, both, matrix.index_select(dimension, self.second[both]), alpha=-1)
 
     def terms(self, scores: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log likelihood ``(h,)``, gradient ``(h, r)`` and a root ``S`` of its curvature ``W = S S'``.
@@ -238,7 +241,8 @@ def laplace_dual(
 ) -> DualFit:
     """Laplace posterior in the dual, for several hypotheses at once (Rasmussen & Williams 2006, alg. 3.1).
 
-    Guarantee: the mode is the global one to ``TOLERANCE`` nats; all likelihoods are log-concave.
+    Guarantee: the mode is the global one, up to what a step beyond ``TOLERANCE`` would gain; all likelihoods are
+    log-concave.
 
     Args:
         contrasts: what was said, about r contrasts.
@@ -296,11 +300,12 @@ class Remembered:
         """Remember nothing yet."""
         self._latents: Tensor | None = None
         self._known: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}  # items' latents, and rows for at least those
+        self._views: dict[int, tuple[Tensor, Tensor]] = {}  # coordinates of the points, and half their squared lengths
 
     def near(self, points: Points, items: Points, view: int, length: float, kernels: Kernels) -> Tensor:
         """``exp(-|x - y|^2 / (2 length^2))`` ``(m, n)`` of m items; the same points must be the same tensors."""
         if self._latents is not points.latents:
-            self._latents, self._known = points.latents, {}
+            self._latents, self._known, self._views = points.latents, {}, {}
         latents, rows = self._known.get((view, length), (items.latents[:0], points.latents.new_empty(0, len(points))))
         kept = _common(latents, items.latents)
         if len(items) > len(rows):
@@ -308,11 +313,18 @@ class Remembered:
             grown[:kept] = rows[:kept]
             rows = grown
         if kept < len(items):
-            known = kernels.view(items[slice(kept, None)], view).to(points.features)
-            fresh = squared_distances(known, kernels.view(points, view))
-            torch.exp(fresh.div_(-2 * length**2), out=rows[kept : len(items)])
+            seen, half = self._view(points, view, kernels)
+            known = kernels.view(items[slice(kept, None)], view).to(seen)
+            fresh = torch.addmm(-half, known, seen.T).sub_(0.5 * known.square().sum(-1, keepdim=True))
+            torch.exp(fresh.clamp_(max=0).div_(length**2), out=rows[kept : len(items)])
         self._known[view, length] = items.latents, rows
         return rows[: len(items)]
+
+    def _view(self, points: Points, view: int, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        if view not in self._views:
+            seen = kernels.view(points, view)
+            self._views[view] = seen, 0.5 * seen.square().sum(-1)
+        return self._views[view]
 
 
 def _common(one: Tensor, other: Tensor) -> int:

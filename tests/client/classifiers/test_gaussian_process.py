@@ -16,6 +16,7 @@ from client.classifiers.gaussian_process import (
     hypotheses,
     laplace_dual,
 )
+from client.classifiers.labels import compact
 from client.fit import Posterior, laplace
 from client.likelihood import score_terms
 from client.ratings import Best, Choice, Glance, Like, Rating, Stars
@@ -149,6 +150,20 @@ def test_many_points_in_single_precision_score_the_same() -> None:
     single = taste.score(Points(new.latents.float(), new.features.float()))
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), taste.score(new), atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_remembered_about_many_points_is_what_is_computed() -> None:
+    """More, fewer and other answers: the distances that are kept between fits never lag behind."""
+    items, many = points(40, seed=21), points(5000, seed=22)
+    ratings: list[Rating] = [Like(i, i % 3 == 0) for i in range(40)]
+    learner = PersonalGaussianProcess(scale=torch.ones(5))
+    for asked in (slice(0, 5), slice(0, 6), slice(0, 40), slice(0, 12), slice(3, 30), slice(0, 0), slice(0, 40)):
+        answers = compact(Answers.of(ratings[asked], items))
+        taste = learner.fit(answers)
+        apart = torch.cat([taste.score(many[slice(0, 2500)]), taste.score(many[slice(2500, None)])])
+        torch.testing.assert_close(taste.score(many), apart, atol=1e-9, rtol=1e-9)
+    other = points(5000, seed=23)
+    torch.testing.assert_close(taste.score(other)[:100], taste.score(other[slice(0, 100)]), atol=1e-9, rtol=1e-9)
 
 
 def bent(utility: float, n: int = 80) -> tuple[Answers, Points, Tensor]:
