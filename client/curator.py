@@ -14,11 +14,10 @@ from torch import Tensor
 from client.classifiers.base import Points, Taste
 from client.lens import Lens
 from client.memory import Rated
-from client.propose import propose
+from client.propose import THOMPSON_SPREAD, propose
 from client.ratings import ANSWERS, Kind
-from client.search.base import Task
+from client.search.base import Found, Search, Task
 from client.search.distribution import diverse
-from client.search.gradient import GradientSearch
 from common.latents import LatentSpace, spread_out
 
 POOL = 20_000
@@ -30,6 +29,8 @@ FIRST_LOOKS = 1  # questions that are spread out, when nothing at all is known; 
 STREAK = 3  # "neither" in a row that moves the search elsewhere
 EXPLOIT = 0.7
 LEADING = 8  # features that an extreme picture shows in most
+NARROW, WIDE = 0.5, 1.2  # radians a search may walk: with no answer, with very many
+STARTS = 32
 STRICT = 100.0  # log-odds that an item loses for each bit it is too extreme
 TYPICAL = 0.995  # share of the generator's own items that are no more extreme than a proposal may be
 
@@ -67,7 +68,15 @@ class Curator:
         return torch.stack([white, leading, (centred / self._deviation).abs().amax(1)], dim=1)
 
     def propose(
-        self, n: int, taste: Taste, history: Sequence[Rated], seen: Points, *, crowd: bool, batch: bool = False
+        self,
+        n: int,
+        taste: Taste,
+        history: Sequence[Rated],
+        seen: Points,
+        *,
+        crowd: bool,
+        batch: bool = False,
+        temperature: float = THOMPSON_SPREAD,
     ) -> Tensor:
         """Latents ``(n, d)`` worth asking about, in random order.
 
@@ -78,6 +87,7 @@ class Curator:
             seen: everything shown so far.
             crowd: whether a population prior already says something.
             batch: the items are rated one by one.
+            temperature: how far single items are drawn from the best guess, as a share of what is uncertain.
         """
         generator = self._generator(len(seen), len(history))
         if not crowd and len(history) < FIRST_LOOKS:
@@ -89,7 +99,7 @@ class Curator:
             beliefs = taste.over(candidates)
             if batch and n > 1:
                 exploit = max(1, round(EXPLOIT * n))
-                chosen = propose("thompson", beliefs, exploit, generator)[0]
+                chosen = propose("thompson", beliefs, exploit, generator, temperature=temperature)[0]
                 taken = torch.zeros(beliefs.shape, dtype=torch.bool)
                 taken[:, chosen] = True
                 more = n - exploit
@@ -98,12 +108,32 @@ class Curator:
                     chosen = torch.cat([chosen, other])
             else:
                 method = "thompson" if n == 1 else "eubo"
-                chosen = propose(method, beliefs, n, generator)[0]  # type: ignore[arg-type]
+                chosen = propose(method, beliefs, n, generator, temperature=temperature)[0]  # type: ignore[arg-type]
         return candidates.latents[chosen[torch.randperm(n, generator=generator)]]
 
-    def recommend(self, k: int, surprise: float, taste: Taste, history: Sequence[Rated], seen: Points) -> Tensor:
+    def recommend(
+        self, k: int, surprise: float, taste: Taste, history: Sequence[Rated], seen: Points, search: Search
+    ) -> Tensor:
         """Latents ``(k, d)`` of items this person will love; see ``Session.recommend``."""
         generator = self._generator(len(seen), len(history), 1)
+        task = self._task(taste, history, seen, generator)
+        top = search.run(task, 1, generator)
+        return diverse(task, k, surprise, generator, pole=top.latents[0]).latents
+
+    def reach(self, wanted: float, taste: Taste, history: Sequence[Rated], seen: Points, search: Search) -> Found:
+        """The latent with a wanted score; see ``Session.reach``."""
+        generator = self._generator(len(seen), len(history), 2)
+        return search.run(self._task(taste, history, seen, generator, wanted), 1, generator)
+
+    def _task(
+        self,
+        taste: Taste,
+        history: Sequence[Rated],
+        seen: Points,
+        generator: torch.Generator,
+        wanted: float | None = None,
+    ) -> Task:
+        """Raise what the taste expects, less what is too extreme, from the best candidates, inside a trust region."""
 
         def score(latents: Tensor) -> Tensor:
             points = self.lens(latents)
@@ -113,10 +143,14 @@ class Curator:
         with torch.no_grad():
             candidates = self._candidates(taste, history, seen, generator)
             order = taste.score(candidates).argsort(descending=True)
-        starts = candidates.latents[order[:32]]
-        task = Task(score=score, space=self.space, starts=starts, minimum_distance=0.05)
-        top = GradientSearch(walks=8, steps=20, places=0).run(task, 1, generator)
-        return diverse(task, k, surprise, generator, pole=top.latents[0]).latents
+        return Task(
+            score=score,
+            space=self.space,
+            starts=candidates.latents[order[:STARTS]],
+            minimum_distance=0.05,
+            trust_angle=trust_angle(len(history)),
+            wanted=wanted,
+        )
 
     def near(self, latent: Tensor, n: int, taste: Taste) -> Tensor:
         """Neighbours ``(n, d)`` of a latent that promise most, not too close to each other."""
@@ -191,6 +225,11 @@ class Curator:
         for number in numbers:
             seed = (seed * 1_000_003 + number + 1) % 2**62
         return torch.Generator().manual_seed(seed)
+
+
+def trust_angle(answers: int) -> float:
+    """How far a walk may leave the candidate it began at, radians: a model is wrong far from what it was told."""
+    return NARROW + (WIDE - NARROW) * answers / (answers + 20)
 
 
 def _items(history: Sequence[Rated]) -> list[int]:

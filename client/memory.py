@@ -54,6 +54,7 @@ class _Person:
     counted: list[int] = field(default_factory=list)
     undone: list[int] = field(default_factory=list)
     favourites: dict[int, None] = field(default_factory=dict)
+    unwanted: dict[int, None] = field(default_factory=dict)
 
 
 class Memory:
@@ -91,10 +92,11 @@ class Memory:
             person.undone.remove(body["event"])
             person.counted.append(body["event"])
             person.counted.sort()
-        elif event.kind == "favourite":
-            person.favourites.pop(body["item"], None)
+        elif event.kind in ("favourite", "unwanted"):
+            marked = person.favourites if event.kind == "favourite" else person.unwanted
+            marked.pop(body["item"], None)
             if body["on"]:
-                person.favourites[body["item"]] = None
+                marked[body["item"]] = None
 
     def _person(self, profile: str) -> _Person:
         return self._people.setdefault(profile, _Person())
@@ -120,6 +122,10 @@ class Memory:
     def favourites(self, profile: str) -> list[int]:
         """Favourite items, oldest first."""
         return list(self._person(profile).favourites)
+
+    def unwanted(self, profile: str) -> list[int]:
+        """Items marked as unwanted content, oldest first."""
+        return list(self._person(profile).unwanted)
 
     def same_question(self, profile: str, rating: Rating, context: str) -> Rated | None:
         """An earlier rating that answers the same question about the same items."""

@@ -20,7 +20,7 @@ Proposer = Literal["random", "thompson", "optimistic", "information", "eubo"]
 PROPOSERS: tuple[Proposer, ...] = ("random", "thompson", "optimistic", "information", "eubo")
 
 OPTIMISM = 1.0  # standard deviations added to the mean
-THOMPSON_SPREAD = 0.4  # of the posterior; full sampling wastes ratings in many dimensions
+THOMPSON_SPREAD = 0.4  # temperature: share of the posterior's spread; full sampling wastes ratings in many dimensions
 
 
 def propose(
@@ -32,6 +32,7 @@ def propose(
     positions: Tensor | None = None,
     minimum_distance: float = 0.0,
     taken: Tensor | None = None,
+    temperature: float = THOMPSON_SPREAD,
 ) -> Tensor:
     """Choose what each person sees next.
 
@@ -46,6 +47,7 @@ def propose(
         positions: ``(n, q)`` where the candidates lie; needed for a minimum distance.
         minimum_distance: Euclidean, between positions.
         taken: ``(people, n)`` bool, items not to show again.
+        temperature: for ``thompson``: 0 shows the best guess, 1 draws from all that is believed.
 
     Returns:
         ``(people, count)`` int64 numbers of candidates.
@@ -65,7 +67,10 @@ def propose(
     everybody = torch.arange(people)
     for slot in range(count):
         partner = method == "eubo" and slot > 0
-        value = eubo(beliefs, chosen[:, 0]) if partner else _SCORES[method](beliefs, generator)
+        if method == "thompson":  # scores under a taste drawn from the narrowed posterior (Thompson 1933)
+            value = beliefs.draw(generator, temperature)
+        else:
+            value = eubo(beliefs, chosen[:, 0]) if partner else _SCORES[method](beliefs, generator)
         # crowded candidates lose to all free ones but stay possible; blocked ones are out
         value = value.masked_fill(near, -1e30).masked_fill(blocked, -torch.inf)
         chosen[:, slot] = value.argmax(-1)
@@ -77,11 +82,6 @@ def propose(
 
 def _random(beliefs: Beliefs, generator: torch.Generator) -> Tensor:
     return torch.rand(beliefs.shape, generator=generator, dtype=torch.float64)
-
-
-def _thompson(beliefs: Beliefs, generator: torch.Generator) -> Tensor:
-    """Scores under a taste drawn from the (narrowed) posterior (Thompson 1933)."""
-    return beliefs.draw(generator, THOMPSON_SPREAD)
 
 
 def _optimistic(beliefs: Beliefs, generator: torch.Generator) -> Tensor:
@@ -130,7 +130,6 @@ def _phi(x: Tensor) -> Tensor:
 
 _SCORES: dict[str, Callable[[Beliefs, torch.Generator], Tensor]] = {
     "random": _random,
-    "thompson": _thompson,
     "optimistic": _optimistic,
     "information": _information,
     "eubo": _best_mean,

@@ -45,6 +45,9 @@ def rate(
     ] = "art",
     prior: Annotated[Path | None, typer.Option(help="Folder with what the crowd likes, to start from.")] = None,
     model: Annotated[str, typer.Option(help="Taste model; `plgl compare` knows them.")] = "default",
+    search: Annotated[
+        str, typer.Option(help="How the wall is found: gradient, evolution, bayesian, pool, hill-climb, root, ...")
+    ] = "gradient",
     seed: Annotated[int | None, typer.Option(help="The same seed and answers show the same pictures.")] = None,
     profile: Annotated[str, typer.Option(help="Who is rating.", rich_help_panel=_RATE)] = "me",
     context: Annotated[str, typer.Option(help="Mood, time or situation, such as evening.", rich_help_panel=_RATE)] = "",
@@ -103,7 +106,7 @@ def rate(
         raise SettingError("--in-memory keeps nothing; leave --store and --passphrase-file out, or --in-memory")
     said = Console(stderr=True, quiet=as_json)
     with _session(
-        said, generator, prior, model, seed, profile, context, (in_memory, store, passphrase_file, as_json)
+        said, generator, prior, (model, search), seed, profile, context, (in_memory, store, passphrase_file, as_json)
     ) as session:
         if terminal:
             code = _in_terminal(session, asked, surprise, pictures, answers, as_json)
@@ -130,7 +133,7 @@ def _session(
     said: Console,
     generator: str,
     prior: Path | None,
-    model: str,
+    learner: tuple[str, str],
     seed: int | None,
     profile: str,
     context: str,
@@ -151,8 +154,16 @@ def _session(
         journal = open_store(store, given, interactive=interactive, say=lambda line: _say(said, line))
     else:
         _say(said, "nothing is kept: this session is in memory only")
+    model, search = learner
     with Session.open(
-        generator, prior=crowd, store=journal, profile=profile, context=context, seed=seed, model=model
+        generator,
+        prior=crowd,
+        store=journal,
+        profile=profile,
+        context=context,
+        seed=seed,
+        model=model,
+        search=search,
     ) as session:
         yield session
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from client.classifiers import taste_model
+from client.classifiers.balance import class_balanced, with_marked_negatives
 from client.classifiers.base import Answers, Points, Taste
 from client.classifiers.evaluation import foretold
 from client.classifiers.labels import compact
@@ -33,7 +34,11 @@ from client.items import Catalogue, Item
 from client.journal import Journal, MemoryJournal
 from client.lens import Lens
 from client.memory import Memory, Rated
+from client.propose import THOMPSON_SPREAD
 from client.ratings import Rating
+from client.search.base import Search
+from client.search.gradient import GradientSearch
+from client.search.methods import search as search_named
 from common.errors import ItemError, PackError, PriorError, SettingError
 from common.prior import PopulationPrior
 
@@ -49,6 +54,28 @@ class Outcome:
 
     event: int
     foretold: bool | None
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a search for a wanted score came to.
+
+    Attributes:
+        item: the best one found.
+        score: expected, in log-odds; deviation: how uncertain that is.
+        deviation: see above.
+        reached: whether the wanted score was reached.
+        steps: latents scored on the way.
+    """
+
+    item: Item
+    score: float
+    deviation: float
+    reached: bool
+    steps: int
+
+
+UNWANTED = 1.0  # weight of content marked as unwanted
 
 
 class Session:
@@ -72,6 +99,8 @@ class Session:
         context: str = "",
         seed: int | None = None,
         model: str = "default",
+        search: str = "gradient",
+        balanced: bool = False,
     ) -> None:
         """Start from a journal; `open` is the comfortable way."""
         if prior is not None and prior.pack != pack.hash:
@@ -80,7 +109,8 @@ class Session:
             )
         self.pack, self.prior, self.journal = pack, prior, journal
         self.seed = int(torch.seed() % 2**31) if seed is None else seed
-        self.model_name = model
+        self.model_name, self.balanced = model, balanced
+        self._search = self._searcher(search)
         self.lens = Lens(pack, None if prior is None else prior.mean.shape[0] - 1)
         self._memory = Memory(journal)
         self.profile, self.context = profile, context
@@ -98,6 +128,8 @@ class Session:
         context: str = "",
         seed: int | None = None,
         model: str = "default",
+        search: str = "gradient",
+        balanced: bool = False,
     ) -> Session:
         """Open a session.
 
@@ -110,6 +142,8 @@ class Session:
             context: mood, time or situation; contexts of one profile share most of a taste.
             seed: of what is shown; None for a random one.
             model: a name from ``client.classifiers.MODELS``.
+            search: a name from ``client.search.methods.SEARCHES``: how recommendations are found.
+            balanced: likes and dislikes together count the same, however many there are of each.
 
         Raises:
             UnknownGenerator, DamagedPack: no usable generator.
@@ -121,7 +155,17 @@ class Session:
         found = PopulationPrior.load(Path(prior)) if isinstance(prior, str | Path) else prior
         journal = _journal(store, passphrase)
         try:
-            return cls(pack, journal, prior=found, profile=profile, context=context, seed=seed, model=model)
+            return cls(
+                pack,
+                journal,
+                prior=found,
+                profile=profile,
+                context=context,
+                seed=seed,
+                model=model,
+                search=search,
+                balanced=balanced,
+            )
         except BaseException:
             journal.close()
             raise
@@ -160,7 +204,13 @@ class Session:
     def taste(self) -> Taste:
         """What is known about this person's taste now, every rating included."""
         if self._taste is None:
-            self._taste = self._model.fit(compact(self.answers()), self.contexts().index(self.context))
+            context = self.contexts().index(self.context)
+            answers = compact(self.answers())
+            if self.unwanted:
+                answers = with_marked_negatives(answers, self._points(self.unwanted), UNWANTED, context)
+            if self.balanced:
+                answers = class_balanced(answers)
+            self._taste = self._model.fit(answers, context)
         return self._taste
 
     def rate(self, rating: Rating, *, replace: bool = False) -> Outcome:
@@ -224,7 +274,7 @@ class Session:
 
     # -- showing
 
-    def propose(self, n: int = 1, *, feedback: str | None = None) -> list[Item]:
+    def propose(self, n: int = 1, *, feedback: str | None = None, temperature: float = THOMPSON_SPREAD) -> list[Item]:
         """Items worth asking about: one for a like or stars, two for A or B, more to choose the best from.
 
         The order is random: the first of two is shown on the left.
@@ -232,14 +282,23 @@ class Session:
         Args:
             n: how many, at least 1.
             feedback: ``"batch"`` for items rated one by one though n > 1: 70 % exploitation, 30 % exploration.
+            temperature: of items rated one by one: 0 shows the best guess, 1 draws from all that is believed.
 
         Raises:
-            SettingError: n is below 1 or above 500.
+            SettingError: n is below 1 or above 500, or the temperature outside 0 to 10.
         """
         if not 1 <= n <= 500:
             raise SettingError(f"n={n} must lie between 1 and 500")
+        if not 0 <= temperature <= 10:
+            raise SettingError(f"temperature={temperature} must lie between 0 (best guess) and 10; try 0.4")
         latents = self._curator.propose(
-            n, self.taste, self.history, self.catalogue.points, crowd=self.prior is not None, batch=feedback == "batch"
+            n,
+            self.taste,
+            self.history,
+            self.catalogue.points,
+            crowd=self.prior is not None,
+            batch=feedback == "batch",
+            temperature=temperature,
         )
         return self.items_at(latents)
 
@@ -257,7 +316,32 @@ class Session:
             raise SettingError(f"k={k} must lie between 1 and 200")
         if not 0 <= surprise <= 1:
             raise SettingError(f"surprise={surprise} must lie between 0 (safe) and 1 (surprising)")
-        return self.items_at(self._curator.recommend(k, surprise, self.taste, self.history, self.catalogue.points))
+        return self.items_at(
+            self._curator.recommend(k, surprise, self.taste, self.history, self.catalogue.points, self._search)
+        )
+
+    def reach(self, wanted: float, *, method: str = "root") -> Reached:
+        """Reverse classification: an item with a wanted score, as close to a good start as the method can.
+
+        Args:
+            wanted: expected score, log-odds of liking; 2.2 is nine in ten.
+            method: a name from ``client.search.methods.SEARCHES``.
+
+        Returns:
+            The item, what is expected of it, and whether that is what was wanted.
+
+        Raises:
+            SettingError: the score is not finite, or there is no such method.
+        """
+        found = self._curator.reach(wanted, self.taste, self.history, self.catalogue.points, self._searcher(method))
+        item = self.items_at(found.latents[:1])[0]
+        score, deviation = self.predict([item])
+        return Reached(item, float(score), float(deviation), found.reached, found.steps)
+
+    @staticmethod
+    def _searcher(name: str) -> Search:
+        """A search; the usual one spends less, because it starts from good candidates."""
+        return GradientSearch(walks=8, steps=20, places=0) if name == "gradient" else search_named(name)
 
     def more_like(self, item: SupportsIndex, n: int = 4) -> list[Item]:
         """Neighbours of an item that promise most."""
@@ -316,6 +400,17 @@ class Session:
         """Add an item to the favourites, or take it away."""
         id = self.item(item.__index__()).id
         self._memory.note("favourite", {"item": id, "on": on, "profile": self.profile})
+
+    @property
+    def unwanted(self) -> list[int]:
+        """Items marked as unwanted content."""
+        return self._memory.unwanted(self.profile)
+
+    def mark_unwanted(self, item: SupportsIndex, on: bool = True) -> None:
+        """Mark content nobody needs to ask about: it counts as disliked, so that there is no blind spot around it."""
+        id = self.item(item.__index__()).id
+        self._memory.note("unwanted", {"item": id, "on": on, "profile": self.profile})
+        self._learn()
 
     def profiles(self) -> list[str]:
         """Everybody who rated in this store, and the one rating now."""

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.classifiers import MODELS
+from client.curator import trust_angle
 from client.generators.pack import GeneratorPack
 from client.items import Item
 from client.journal import Event, MemoryJournal
 from client.ratings import ANSWERS, Best, Choice, Glance, Like, Rating, Stars
+from client.search.methods import SEARCHES
 from client.session import Session
 from common.errors import ItemError, PackError, PriorError, SettingError, UnknownGenerator
 from common.prior import PopulationPrior
@@ -272,6 +274,70 @@ def test_every_taste_model_runs_a_session(model: str) -> None:
     answer(session, 8)
     assert len(session.recommend(4)) == 4
     assert session.explain().answers == 8
+
+
+@pytest.mark.parametrize("method", sorted(SEARCHES))
+def test_every_search_finds_what_is_loved(method: str) -> None:
+    session = open_session(search=method)
+    answer(session, 12)
+    expected, _ = session.predict(session.recommend(2))
+    typical = session.taste.score(session._curator.pool[slice(0, 500)])
+    assert float(expected.max()) > float(typical.quantile(0.95))
+
+
+def test_a_wanted_score_is_reached_or_it_is_said_that_it_is_not() -> None:
+    session = open_session()
+    answer(session, 12)
+    near, far = session.reach(1.0), session.reach(1000.0)
+    assert near.reached
+    assert near.score == pytest.approx(1.0, abs=0.3) or near.score > 1.0
+    assert not far.reached
+    assert far.score > near.score - 0.2
+    assert far.deviation > 0
+
+
+def test_a_trust_region_grows_with_the_evidence() -> None:
+    angles = [trust_angle(answers) for answers in (0, 5, 20, 80, 1000)]
+    assert angles == sorted(angles)
+    assert 0.4 < angles[0] < angles[-1] < 1.3
+
+
+def test_temperature_decides_between_the_best_guess_and_anything() -> None:
+    session = open_session()
+    answer(session, 10)
+
+    def spread(temperature: float) -> float:
+        items = [session.propose(1, temperature=temperature)[0] for _ in range(12)]
+        return float(torch.stack([item.features for item in items]).std(0).mean())
+
+    assert spread(0.0) < spread(1.0)
+    with pytest.raises(SettingError, match="temperature=-1"):
+        session.propose(1, temperature=-1)
+
+
+def test_unwanted_content_is_known_to_be_disliked_before_it_is_asked_about() -> None:
+    journal = MemoryJournal()
+    session = open_session(journal)
+    answer(session, 4)
+    item = session.recommend(1)[0]
+    before, _ = session.predict([item])
+    session.mark_unwanted(item)
+    after, _ = session.predict([item])
+    assert float(after) < float(before)
+    assert open_session(journal).unwanted == [item.id]
+    session.mark_unwanted(item, on=False)
+    assert float(session.predict([item])[0]) == pytest.approx(float(before), abs=1e-4)
+
+
+def test_balance_lets_few_likes_count_as_much_as_many_dislikes() -> None:
+    found = {}
+    for balanced in (False, True):
+        session = open_session(balanced=balanced)
+        items = session.items_at(session.pack.latents.sample(30, torch.Generator().manual_seed(3)))
+        for number, item in enumerate(items):
+            session.rate(Like(item, number < 4))
+        found[balanced] = float(session.predict(items[:4])[0].mean())
+    assert found[True] > found[False]
 
 
 @pytest.mark.parametrize(("n", "feedback"), [(1, None), (2, None), (4, None), (10, "batch")])
