@@ -22,6 +22,7 @@ from common.latents import LatentSpace, spread_out
 
 POOL = 20_000
 FROM_POOL, ROUND_BEST = 200, 200  # candidates for one question
+SURPRISE = 0.4  # of a wall: looks varied, costs two points of percentile after 40 answers; at 0 all is alike
 JOINTLY = 200  # candidates of a batch: drawing their scores jointly costs the cube
 PLACES = 5  # best places that candidates are mixed around
 NEAREST, FARTHEST = 0.97, 0.3  # cosines of mixtures to their place

@@ -297,8 +297,9 @@ def _in_terminal(
 ) -> int:
     """Rate here until the person stops; returns the exit code, 3 after Ctrl-C."""
     from client.bindings import MODES
+    from client.curator import SURPRISE
     from client.store import Store
-    from client.terminal import SURPRISE, Deck
+    from client.terminal import Deck
 
     found = next((each for each in MODES if each == mode), None)
     if found is None:

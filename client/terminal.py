@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.bindings import MODES, Binding, Mode, binding, key_help, key_line, words
+from client.curator import SURPRISE
 from client.explanation import ENOUGH, LAST
 from client.items import Item
 from client.memory import Rated
@@ -22,7 +23,6 @@ from common.errors import SettingError
 
 SHOWN = {"choice": 2, "like": 1, "stars": 1, "best": 4}
 WALL = 8
-SURPRISE = 0.3  # of the wall: the surest eight are often all but the same picture
 _TITLES = {
     "choice": "Which do you like better?",
     "like": "Do you like it?",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, Query, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from client.curator import SURPRISE
 from client.web import views
 from client.web.asking import Table, item_named
 from client.web.pictures import SIZES
@@ -33,7 +34,7 @@ def wall(deck: Table) -> HTMLResponse:
     """What was made for this person; made now where there is none and something is known."""
     with deck.lock:
         known = bool(deck.session.history) or deck.session.prior is not None
-        made = deck.wall or (deck.make_wall(0.3) if known else None)
+        made = deck.wall or (deck.make_wall(SURPRISE) if known else None)
         return HTMLResponse(views.page(deck, "wall.html", "/wall", **views.wall(deck, made)))
 
 

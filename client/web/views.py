@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from client.curator import SURPRISE
 from client.items import Item
 from client.memory import Rated
 from client.ratings import Glance
@@ -175,7 +176,7 @@ def wall(deck: Deck, made: Wall | None) -> dict[str, Any]:
     return {
         "wall": made,
         "tiles": [] if made is None else tiles(deck, made.items, made.chances),
-        "surprise": 0.3 if made is None else made.surprise,
+        "surprise": SURPRISE if made is None else made.surprise,
         "newer": 0 if made is None else answers - made.answers,
         "crowd": deck.session.prior is not None and answers == 0,
     }
