@@ -5,18 +5,11 @@ import torch
 from torch import Tensor
 
 from client.classifiers.base import Answers, Points
-from client.classifiers.gaussian_process import (
-    Contrasts,
-    Hypothesis,
-    Kernels,
-    Law,
-    PersonalGaussianProcess,
-    Process,
-    ProcessTaste,
-    hypotheses,
-    laplace_dual,
-)
+from client.classifiers.contrasts import Contrasts
+from client.classifiers.gaussian_process import PersonalGaussianProcess, ProcessTaste
+from client.classifiers.hypotheses import Hypothesis, Kernels, Law, Process, hypotheses
 from client.classifiers.labels import compact
+from client.classifiers.laplace_dual import laplace_dual
 from client.fit import Posterior, laplace
 from client.likelihood import score_terms
 from client.ratings import Best, Choice, Glance, Like, Rating, Stars
