@@ -162,12 +162,14 @@ class Curator:
             best = taste.score(points).argsort(descending=True)[: 8 * n]
         return around[best[spread_out(around[best], n, generator)]]
 
-    def certainty(self, taste: Taste, before: Taste) -> float:
-        """One minus the share of the prior variance of typical items that is left."""
+    def certainty(self, taste: Taste) -> float:
+        """Reliability of the scores of typical items: variance of what is expected, as a share of it and what is not
+        known, 0 to 1.
+        """
         with torch.no_grad():
-            part = self.pool[slice(0, 300)]
-            left = taste.over(part).deviation.square().mean() / before.over(part).deviation.square().mean()
-        return float((1 - left).clamp(0, 1))
+            beliefs = taste.over(self.pool[slice(0, 300)])
+            known, unknown = beliefs.mean.var(), beliefs.deviation.square().mean()
+        return float(known / (known + unknown).clamp(min=1e-12))
 
     def notice(self, history: Sequence[Rated]) -> str | None:
         """What the person should know about what is shown next."""

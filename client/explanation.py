@@ -30,7 +30,7 @@ class Explanation:
             given.
         held_out_accuracy: share of all answers that were guessed before they were given; None before the first.
         chance: share that always giving the commonest answer would have guessed.
-        certainty: share of what could be known about typical items that is known, 0 to 1.
+        certainty: how much of what makes typical items differ for this person is known, 0 to 1.
         next_question: what would be asked next and why.
         source: where suggestions come from now: ``nothing yet``, ``the crowd``, ``both`` or ``you``.
         notice: what the person should be told now; None for nothing.

@@ -92,4 +92,5 @@ class Catalogue:
         return torch.stack(found) if found else self._pack.generate(self._latents[:0], size)
 
     def _picture(self, id: int, size: int | None) -> Tensor:
-        return self.draw([id], size)[0]
+        self.draw([id], size)
+        return self._drawn[id, size]

@@ -444,8 +444,8 @@ class Session:
         return self._curator.notice(self.history)
 
     def certainty(self) -> float:
-        """Share of what could be known about typical items that is known, 0 to 1."""
-        return self._curator.certainty(self.taste, self._model.fit(self.answers().select(slice(0, 0))))
+        """How much of what makes typical items differ for this person is known, 0 to 1."""
+        return self._curator.certainty(self.taste)
 
     def map(self) -> list[tuple[Item, float, float, float]]:
         """Rated items with a place in the unit square (principal components) and their predicted score."""
