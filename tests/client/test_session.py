@@ -1,5 +1,6 @@
 """A session as an application builder uses it: the whole API on the embedded generator."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -228,6 +229,32 @@ def test_another_pack_under_a_store_is_refused() -> None:
 def test_a_prior_of_another_pack_is_refused() -> None:
     with pytest.raises(PriorError, match="another generator pack"):
         open_session(prior=PopulationPrior.flat(25, "another", 1.0))
+
+
+def crowd() -> PopulationPrior:
+    """People who all like the first component of the map, more or less."""
+    flat = PopulationPrior.flat(33, GeneratorPack.open("art").hash, 1.0)
+    mean = torch.zeros(33, dtype=torch.float64)
+    mean[0] = 2.0
+    return dataclasses.replace(flat, mean=mean, covariance=0.2 * torch.eye(33, dtype=torch.float64))
+
+
+def test_a_prior_is_a_start_before_any_answer() -> None:
+    session = open_session(prior=crowd())
+    assert session.explain().source == "the crowd"
+    first = torch.stack([item.features[0] for item in session.recommend(8)])
+    assert float(first.min()) > 1.5
+    a, b = session.propose(2)
+    assert float(a.features[0] + b.features[0]) > 1, "no spread-out first question: the crowd knows where to look"
+
+
+def test_somebody_unlike_the_crowd_is_understood_as_well() -> None:
+    """Twenty answers of a person who likes the opposite: the prior loses its weight instead of pulling for ever."""
+    session = open_session(prior=crowd())
+    for _ in range(20):
+        a, b = session.propose(2)
+        session.rate(Choice(a, b, "a" if a.features[0] < b.features[0] else "b"))
+    assert float(torch.stack([item.features[0] for item in session.recommend(8)]).mean()) < -1
 
 
 @pytest.mark.parametrize("surprise", [0.0, 0.3, 1.0])
