@@ -39,6 +39,7 @@ from client.ratings import Rating
 from client.search.base import Search
 from client.search.gradient import GradientSearch
 from client.search.methods import search as search_named
+from client.taste_map import places
 from common.errors import ItemError, PackError, PriorError, SettingError
 from common.prior import PopulationPrior
 
@@ -452,14 +453,7 @@ class Session:
         ids = sorted({item for r in self.history for item in r.rating.row[2]})
         if not ids:
             return []
-        points = self._points(ids)
-        centred = points.features[:, :-1] * self.lens.scale.to(points.features)
-        centred = centred - centred.mean(0)
-        _, _, axes = torch.linalg.svd(centred, full_matrices=False)
-        flat = torch.zeros(len(ids), 2, dtype=centred.dtype)
-        flat[:, : min(2, len(axes))] = centred @ axes[:2].T
-        low, high = flat.amin(0), flat.amax(0)
-        place = (flat - low) / (high - low).clamp(min=1e-9)
+        place = places(self._points(ids), self.lens.scale)
         scores = self.predict(ids)[0].tolist()
         rows = place.tolist()
         return [(self.catalogue[i], x, y, s) for i, (x, y), s in zip(ids, rows, scores, strict=True)]
