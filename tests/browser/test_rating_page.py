@@ -98,6 +98,7 @@ class Window:
         self.settle()
 
     def press(self, key: str) -> None:
+        self.page.wait_for_load_state("load")  # nobody listens to keys before the script has run
         self.do(lambda: self.page.keyboard.press(key))
 
     def settle(self) -> None:
