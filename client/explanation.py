@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from client.classifiers.base import Answers
 from client.classifiers.evaluation import chance
 from client.memory import Rated
 from client.ratings import Choice, Glance
-
-if TYPE_CHECKING:
-    from client.session import Session
 
 LAST = 10  # answers the plain sentence is about
 ENOUGH = 20  # answers before it is fair to say that nothing is learned
@@ -53,15 +51,22 @@ class Explanation:
         return asdict(self)
 
 
-def explain(session: Session) -> Explanation:
-    """Explain the state of a session."""
-    history = session.history
+def explain(
+    history: Sequence[Rated], answers: Answers, *, certainty: float, crowd: bool, notice: str | None
+) -> Explanation:
+    """Explain the state of a session.
+
+    Args:
+        history: ratings that count, oldest first.
+        answers: the same, as taste models take them.
+        certainty: see `Explanation`.
+        crowd: whether a population prior is used.
+        notice: what the person should be told now.
+    """
     guesses = [r.foretold for r in history if r.foretold is not None]
     accuracy = sum(guesses) / len(guesses) if guesses else None
-    answers = session.answers()
     asked = torch.tensor([r.foretold is not None for r in history], dtype=torch.bool)
     luck = chance(answers.select(asked)) if guesses else 0.5
-    certainty = session.certainty()
     return Explanation(
         answers=len(history),
         by_kind=_by_kind(history),
@@ -69,9 +74,9 @@ def explain(session: Session) -> Explanation:
         held_out_accuracy=accuracy,
         chance=luck,
         certainty=certainty,
-        next_question=_next(len(history), session.prior is not None),
-        source=_source(len(history), session.prior is not None, certainty),
-        notice=session.notice(),
+        next_question=_next(len(history), crowd),
+        source=_source(len(history), crowd, certainty),
+        notice=notice,
         troubles=_troubles(history, accuracy, luck),
     )
 

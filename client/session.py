@@ -438,7 +438,13 @@ class Session:
 
     def explain(self) -> Explanation:
         """How well the person is understood, how sure that is, and what would be asked next."""
-        return explain(self)
+        return explain(
+            self.history,
+            self.answers(),
+            certainty=self.certainty(),
+            crowd=self.prior is not None,
+            notice=self.notice(),
+        )
 
     def notice(self) -> str | None:
         """Something the person should be told now, such as that the search moved elsewhere."""
