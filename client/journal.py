@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -82,3 +83,18 @@ class MemoryJournal:
 
     def close(self) -> None:
         """See `Journal`."""
+
+
+def open_journal(store: Path | str | Journal | None, passphrase: str | None = None) -> Journal:
+    """The journal somebody asked for: an encrypted store at a path, one that is open already, or one in memory.
+
+    Raises:
+        StoreError: the store cannot be opened; see its kinds.
+    """
+    if store is None:
+        return MemoryJournal()
+    if isinstance(store, str | Path):
+        from client.store import Store  # which is itself a journal
+
+        return Store.open(Path(store), passphrase=passphrase)
+    return store

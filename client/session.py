@@ -31,7 +31,7 @@ from client.curator import Curator
 from client.explanation import Explanation, explain
 from client.generators.pack import GeneratorPack
 from client.items import Catalogue, Item
-from client.journal import Journal, MemoryJournal
+from client.journal import Journal, MemoryJournal, open_journal
 from client.lens import Lens
 from client.memory import Memory, Rated
 from client.propose import THOMPSON_SPREAD
@@ -154,7 +154,7 @@ class Session:
         """
         pack = GeneratorPack.open(generator)
         found = PopulationPrior.load(Path(prior)) if isinstance(prior, str | Path) else prior
-        journal = _journal(store, passphrase)
+        journal = open_journal(store, passphrase)
         try:
             return cls(
                 pack,
@@ -492,13 +492,3 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _journal(store: Path | str | Journal | None, passphrase: str | None) -> Journal:
-    if store is None:
-        return MemoryJournal()
-    if isinstance(store, str | Path):
-        from client.store import Store
-
-        return Store.open(Path(store), passphrase=passphrase)
-    return store

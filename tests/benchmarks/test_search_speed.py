@@ -102,6 +102,7 @@ def test_a_diverse_set_costs_a_few_dozen_steps(tasks: list[Task]) -> None:
                 seconds.append(time.process_time() - begun)
                 asked.append(one_step(task))
         took.append(row(str(surprise), found, seconds)[1])
+        assert all(len(each) == COUNT and bool(each.scores.isfinite().all()) for each in found)
     step = 1e3 * min(asked)
     print(f"one step of 16 walks: {step:.2f} ms, a set is worth {min(took) / step:.0f} of them")
 
