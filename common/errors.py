@@ -11,6 +11,13 @@
     ├── UpdateError           1   a message about an update cannot be read
     ├── CohortError           1   too few people took part
     ├── BudgetError           3   the privacy budget is spent
+    ├── SignatureError        1   something signed does not carry the signature it needs
+    ├── ProtocolError         1   the other side broke the rules of a secure sum; nothing was sent
+    ├── ConsentError          1   the person did not agree to what a server asks for
+    ├── ReleaseError          1   a published prior cannot be accepted
+    ├── LedgerError           1   a journal or ledger is damaged or missing, so nothing may be spent
+    ├── EnrolmentError        1   an invitation, membership or certificate cannot be used
+    ├── DeploymentError       1   a server process could not be started or stopped answering
     ├── PeopleError           1   a people plug-in answered with something unusable
     ├── FolderError           2   an output folder is not ours, or holds a run with other settings
     ├── ItemError             2   an item was never shown, or is rated already
@@ -70,6 +77,34 @@ class BudgetError(PlglError):
     """The privacy budget does not allow another release."""
 
     exit_code = 3
+
+
+class SignatureError(PlglError):
+    """Something signed does not carry the signature it needs."""
+
+
+class ProtocolError(PlglError):
+    """The other side broke the rules of a secure sum; the member stops and sends nothing more."""
+
+
+class ConsentError(PlglError):
+    """A server asks for something the person did not agree to."""
+
+
+class ReleaseError(PlglError):
+    """A published prior cannot be accepted; the one in use stays."""
+
+
+class LedgerError(PlglError):
+    """A journal or ledger is damaged or missing, so nothing may be spent."""
+
+
+class EnrolmentError(PlglError):
+    """An invitation, a membership or a certificate cannot be used."""
+
+
+class DeploymentError(PlglError):
+    """A server process could not be started, or stopped answering."""
 
 
 class PeopleError(PlglError):

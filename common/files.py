@@ -15,6 +15,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the disk is full or refuses the write; nothing is left behind.
     """
+    _write(path, content, 0o644)
+
+
+def write_privately(path: Path, content: bytes) -> None:
+    """``write_atomically`` for what only its owner may read: the file is never readable by others, not for a moment.
+
+    Raises:
+        StorageError: the disk is full or refuses the write; nothing is left behind.
+    """
+    _write(path, content, 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -22,7 +35,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)  # made 0600 by mkstemp
         Path(temporary).replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
