@@ -17,7 +17,8 @@ from flwr.clientapp import ClientApp
 from client.contribution import contribution
 from client.likelihood import Evidence
 from common.errors import PriorError, SettingError, UpdateError
-from common.messages import Enrolment, RoundReply, RoundRequest, Wire
+from common.messages import Enrolment, RoundReply, RoundRequest
+from common.wire import Wire
 
 REFUSED = 2  # Flower's code for an app that raised
 

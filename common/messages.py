@@ -7,28 +7,23 @@ byte is decoded, because self-describing formats let a sender declare one array 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import update
+from common import update, wire
 from common.errors import UpdateError
 from common.prior import PopulationPrior
 from common.privacy.statement import PrivacyStatement
+from common.wire import Wire
 
-VERSION = 1
 LARGEST_PARAMETERS = 1_024
 """Taste weights a request may have: a covariance of 8 MiB."""
-
-Wire = dict[str, int | float | str | bytes | list[int]]
-"""The flat form of a record; every transport can carry it."""
 
 
 class Reason(StrEnum):
@@ -145,7 +140,7 @@ class RoundRequest:
 
     def to_wire(self) -> Wire:
         """The flat form."""
-        return {"version": VERSION, **_flatten(self)}
+        return wire.flatten(self)
 
     @classmethod
     def from_wire(cls, values: Mapping[str, object]) -> RoundRequest:
@@ -154,22 +149,22 @@ class RoundRequest:
         Raises:
             UpdateError: a field is missing, unknown, of another type, shape or size, or the version is not ours.
         """
-        _check_fields(cls, values)
+        wire.check_fields(cls, values)
         mean = values["mean"]
         if not isinstance(mean, bytes) or len(mean) > 8 * LARGEST_PARAMETERS:
             raise UpdateError(f"the prior in a request has more than {LARGEST_PARAMETERS} weights")
         p = len(mean) // 8
         return cls(
-            session=_text(values, "session"),
-            round=_whole(values, "round"),
-            mean=_array(values, "mean", "<f8", (p,)),
-            covariance=_array(values, "covariance", "<f8", (p, p)),
-            thresholds=_array(values, "thresholds", "<f8", (4,)),
-            pack=_text(values, "pack"),
-            norm_bound=_real(values, "norm_bound"),
-            scale=_whole(values, "scale"),
-            first=_whole(values, "first"),
-            last=_whole(values, "last"),
+            session=wire.text(values, "session"),
+            round=wire.whole(values, "round"),
+            mean=wire.array(values, "mean", "<f8", (p,)),
+            covariance=wire.array(values, "covariance", "<f8", (p, p)),
+            thresholds=wire.array(values, "thresholds", "<f8", (4,)),
+            pack=wire.text(values, "pack"),
+            norm_bound=wire.real(values, "norm_bound"),
+            scale=wire.whole(values, "scale"),
+            first=wire.whole(values, "first"),
+            last=wire.whole(values, "last"),
         )
 
 
@@ -189,7 +184,7 @@ class RoundReply:
 
     def to_wire(self) -> Wire:
         """The flat form."""
-        return {"version": VERSION, **_flatten(self)}
+        return wire.flatten(self)
 
     @classmethod
     def from_wire(cls, values: Mapping[str, object], request: RoundRequest) -> RoundReply:
@@ -204,11 +199,11 @@ class RoundReply:
         if isinstance(total, bytes) and len(total) > 2 * 8 * numbers:
             raise RejectedReply(Reason.OVERSIZE, f"a reply of {len(total)} bytes where {8 * numbers} were asked for")
         try:
-            _check_fields(cls, values)
-            session, number = _text(values, "session"), _whole(values, "round")
+            wire.check_fields(cls, values)
+            session, number = wire.text(values, "session"), wire.whole(values, "round")
             if (session, number) != (request.session, request.round):
                 raise RejectedReply(Reason.STALE, f"a reply to round {number} came in round {request.round}")
-            return cls(session=session, round=number, total=_array(values, "total", "<i8", (numbers,)))
+            return cls(session=session, round=number, total=wire.array(values, "total", "<i8", (numbers,)))
         except RejectedReply:
             raise
         except UpdateError as error:
@@ -227,7 +222,7 @@ class Enrolment:
 
     def to_wire(self) -> Wire:
         """The flat form."""
-        return {"version": VERSION, **_flatten(self)}
+        return wire.flatten(self)
 
     @classmethod
     def from_wire(cls, values: Mapping[str, object], most: int) -> Enrolment:
@@ -236,66 +231,8 @@ class Enrolment:
         Raises:
             UpdateError: malformed, nobody, or more people than a node may hold.
         """
-        _check_fields(cls, values)
-        people = _whole(values, "people")
+        wire.check_fields(cls, values)
+        people = wire.whole(values, "people")
         if not 1 <= people <= most:
             raise UpdateError(f"a node holds {people} people; between 1 and {most} may be enrolled on one")
         return cls(people=people)
-
-
-def _flatten(record: Any) -> Wire:
-    flat: Wire = {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if isinstance(value, np.ndarray):
-            little = value.astype(value.dtype.newbyteorder("<"), order="C", copy=False)
-            flat[field.name] = little.tobytes()
-            flat[f"{field.name}.dtype"] = little.dtype.str
-            flat[f"{field.name}.shape"] = list(value.shape)
-        else:
-            flat[field.name] = value
-    return flat
-
-
-def _check_fields(record: Any, values: Mapping[str, object]) -> None:
-    version = values.get("version")
-    if type(version) is not int or version != VERSION:
-        raise UpdateError(f"message version {str(version)[:20]} is not {VERSION}; update the older side")
-    expected = {"version"}
-    for field in dataclasses.fields(record):
-        array = str(field.type).startswith("NDArray")
-        expected |= {field.name, f"{field.name}.dtype", f"{field.name}.shape"} if array else {field.name}
-    if set(values) != expected:
-        wrong = sorted(str(name)[:40] for name in set(values) ^ expected)
-        raise UpdateError(f"message with missing or unknown fields: {', '.join(wrong[:8])}")
-
-
-def _array(values: Mapping[str, object], name: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    declared = values[f"{name}.dtype"], values[f"{name}.shape"]
-    if declared != (dtype, list(shape)):
-        raise UpdateError(f"{name} is declared as {str(declared)[:60]}, not as {dtype} of shape {list(shape)}")
-    raw, size = values[name], np.dtype(dtype).itemsize * math.prod(shape)
-    if not isinstance(raw, bytes) or len(raw) != size:
-        raise UpdateError(f"{name} of shape {list(shape)} needs {size} bytes")
-    return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="))
-
-
-def _text(values: Mapping[str, object], name: str) -> str:
-    value = values[name]
-    if not isinstance(value, str) or len(value) > 128:
-        raise UpdateError(f"{name} must be text of at most 128 characters")
-    return value
-
-
-def _whole(values: Mapping[str, object], name: str) -> int:
-    value = values[name]
-    if type(value) is not int:  # a bool is an int to isinstance
-        raise UpdateError(f"{name} must be a whole number")
-    return value
-
-
-def _real(values: Mapping[str, object], name: str) -> float:
-    value = values[name]
-    if type(value) is not float:
-        raise UpdateError(f"{name} must be a real number")
-    return value

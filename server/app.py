@@ -20,10 +20,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import CohortError, SettingError, UpdateError
 from common.files import write_atomically
-from common.messages import Enrolment, RoundRequest, Wire
+from common.messages import Enrolment, RoundRequest
 from common.prior import PopulationPrior
 from common.privacy.noise import Randomness, system_randomness
 from common.privacy.settings import PrivacySettings
+from common.wire import Wire
 from server.rounds import Answer, RoundRecord, run_rounds
 
 _T = TypeVar("_T", int, float, str)
