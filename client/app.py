@@ -1,11 +1,13 @@
-"""The Flower ClientApp: reads the ratings on its own disk, answers with one integer vector.
+"""The Flower ClientApps: read the ratings on their own disk, answer with one integer vector.
 
-``train.statistics`` answers a ``RoundRequest`` with a ``RoundReply``. ``query.enrolment`` says how many people the node
-holds; servers ask it only of nodes that hold several, which exist in simulations alone.
+``app`` is for simulations: ``train.statistics`` answers a ``RoundRequest`` with a ``RoundReply``, and
+``query.enrolment`` says how many people the node holds. ``device_app`` is for people's own devices, under the terms of
+a federation: the stages of ``client.masking``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,10 +17,27 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.contribution import contribution
+from client.device import Device
 from client.likelihood import Evidence
-from common.errors import PriorError, SettingError, UpdateError
+from client.masking import RoundMember
+from common.errors import PlglError, PriorError, SettingError, UpdateError
 from common.messages import Enrolment, RoundReply, RoundRequest
+from common.rounds import (
+    KEYS,
+    MASKED,
+    SHARES,
+    UNMASK,
+    UPDATE,
+    MaskedRequest,
+    Opening,
+    Record,
+    SharesRequest,
+    UnmaskRequest,
+    UpdateRequest,
+)
 from common.wire import Wire
+
+_log = logging.getLogger("plgl.device")
 
 REFUSED = 2  # Flower's code for an app that raised
 
@@ -56,6 +75,48 @@ def statistics(message: Message, context: Context) -> Message:
 def enrolment(message: Message, context: Context) -> Message:
     """Answer with an ``Enrolment`` in ``content["reply"]``, or an error."""
     return _answered(_enrolment, None, None, message, context)
+
+
+def device_app(device: Callable[[Context], Device]) -> ClientApp:
+    """A ClientApp that answers for a member of a federation; see ``client.masking`` for what it refuses.
+
+    Flower's state holds the secrets of the round under way, never a rating. Whatever goes wrong, the server learns
+    only that this node refused, and the round's secrets are forgotten.
+
+    Args:
+        device: whose app this is.
+    """
+    made = ClientApp()
+    for stage, (read, method) in _STAGES.items():
+        made.train(stage)(partial(_staged, device, read, method))
+    return made
+
+
+_STAGES: dict[str, tuple[type[Record], str]] = {
+    KEYS: (Opening, "keys"),
+    SHARES: (SharesRequest, "shares"),
+    MASKED: (MaskedRequest, "masked"),
+    UNMASK: (UnmaskRequest, "unmask"),
+    UPDATE: (UpdateRequest, "update"),
+}
+
+
+def _staged(
+    device: Callable[[Context], Device], read: type[Record], method: str, message: Message, context: Context
+) -> Message:
+    state = context.state.setdefault("round", ConfigRecord())
+    try:
+        record = message.content.get("request")
+        if not isinstance(record, ConfigRecord) or not isinstance(state, ConfigRecord):
+            raise UpdateError("a message without a request")
+        answer = getattr(RoundMember(device(context), state), method)(read.from_wire(record))
+    except Exception as error:
+        finished = state.get("finished") if isinstance(state, ConfigRecord) else None
+        context.state["round"] = ConfigRecord({} if finished is None else {"finished": finished})
+        _log.warning("refused %s: %s", method, error if isinstance(error, PlglError) else type(error).__name__)
+        # Not even the kind of refusal leaves: that a person has given few answers is theirs to tell.
+        return Message(Error(REFUSED, "refused"), reply_to=message)
+    return Message(RecordDict({"reply": ConfigRecord(dict(answer.to_wire()))}), reply_to=message)
 
 
 def _statistics(ratings: Path | None, message: Message, context: Context) -> Wire:

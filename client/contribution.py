@@ -9,7 +9,7 @@ from torch import Tensor
 
 from client.fit import laplace
 from client.likelihood import Evidence
-from common import update
+from common import summand, update
 from common.prior import PopulationPrior
 from common.privacy.clip import clip
 from common.privacy.fixed_point import quantise
@@ -43,8 +43,18 @@ def contribution(
     """
     total = torch.zeros(update.length(prior.parameters), dtype=torch.int64)
     for part in evidence.chunks(chunk_people):
-        exact = dataclasses.replace(part, features=part.features.double(), weight=part.weight.double())
-        fit = laplace(exact, prior.mean, prior.covariance, prior.thresholds)
-        steps = quantise(clip(update.encode(fit.mean, fit.covariance, prior), norm_bound), scale)
+        steps = quantise(clip(updates_of(part, prior), norm_bound), scale)
         total += steps.sum(0).cpu()
     return total
+
+
+def updates_of(evidence: Evidence, prior: PopulationPrior) -> Tensor:
+    """``(people, D)`` float64: each person's update before it is clipped. Never leaves a device in this form."""
+    exact = dataclasses.replace(evidence, features=evidence.features.double(), weight=evidence.weight.double())
+    fit = laplace(exact, prior.mean, prior.covariance, prior.thresholds)
+    return update.encode(fit.mean, fit.covariance, prior)
+
+
+def summand_of(evidence: Evidence, prior: PopulationPrior, update_bound: float) -> Tensor:
+    """``(people, D + 1)`` float64: what each person adds to a round, before rounding and noise (``common.summand``)."""
+    return summand.encode(updates_of(evidence, prior), update_bound)

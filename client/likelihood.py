@@ -89,6 +89,11 @@ class Evidence:
         return cls(kind, value, weight, features, present.sum(-1))
 
     @property
+    def answers(self) -> int:
+        """Answers that count, of all people together."""
+        return int((self.weight > 0).sum())
+
+    @property
     def people(self) -> int:
         """Number of people."""
         return self.kind.shape[0]

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     STALE = "stale"
     DUPLICATE = "duplicate"
     OUT_OF_BOUND = "out of bound"
+    REFUSED = "refused"
+    NOT_CERTIFIED = "not certified"
+    SPENT = "budget spent"
 
 
 class RejectedReply(UpdateError):

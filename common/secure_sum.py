@@ -66,12 +66,13 @@ def degree(members: int) -> int:
 
 
 def threshold(members: int) -> int:
-    """Smallest number of neighbours' shares that may give a secret back: more than two thirds of them.
+    """Smallest number of shares that may give a secret back: more than two thirds of its holders.
 
-    Each honest neighbour gives a share of one of a member's two secrets; with c colluding ones there are at most
-    ``k + c`` shares of both together, which is less than twice the threshold while ``c < k/3``.
+    The holders are a member's k neighbours and itself. An honest holder gives a share of one of its two secrets; with c
+    colluding ones there are at most ``k + 1 + c`` shares of both together, less than twice the threshold while
+    ``c < (k + 1) / 3``. So nobody gets both.
     """
-    return 2 * degree(members) // 3 + 1
+    return 2 * (degree(members) + 1) // 3 + 1
 
 
 def neighbours(roster: Sequence[int], seed: bytes) -> dict[int, tuple[int, ...]]:
@@ -144,9 +145,14 @@ class Roster:
     """The members of one round, ascending by number.
 
     Guarantee: no number and no key twice, at least two members.
+
+    Attributes:
+        entries: ascending by member number.
+        raw: the bytes it was read from or is sent as.
     """
 
     entries: tuple[RosterEntry, ...]
+    raw: bytes = b""
 
     def __post_init__(self) -> None:
         numbers = [entry.member for entry in self.entries]
@@ -171,8 +177,8 @@ class Roster:
         return {entry.member: entry for entry in self.entries}
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
-        return canonical(
+        """The bytes it was read from, else canonical JSON."""
+        return self.raw or canonical(
             [
                 [entry.certificate.to_json(), entry.box_key.hex(), entry.mask_key.hex(), entry.signature.hex()]
                 for entry in self.entries
@@ -197,41 +203,41 @@ class Roster:
                 entries.append(RosterEntry(certificate=made, box_key=box_key, mask_key=mask_key, signature=signature))
         except (ValueError, TypeError, RecursionError, EnrolmentError) as error:
             raise ProtocolError("a roster that cannot be read") from error
-        return cls(tuple(entries))
+        return cls(tuple(entries), raw)
 
     def digest(self, context: bytes) -> bytes:
-        """``(32,)`` SHA-256 of the context and everybody's keys: what all masks of the round depend on."""
+        """``(32,)`` SHA-256 of the context and the roster as it was sent: what all masks of the round depend on."""
         return hashlib.sha256(context + self.to_bytes()).digest()
 
 
-@dataclass(frozen=True)
 class KeyPair:
-    """A fresh X25519 key pair."""
+    """An X25519 key pair, made ready once for many agreements.
 
-    private: bytes
-    public: bytes
+    Attributes:
+        private: ``(32,)`` secret bytes.
+        public: ``(32,)`` bytes.
+    """
+
+    def __init__(self, private: bytes) -> None:
+        self.private = private
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.public = self._key.public_key().public_bytes_raw()
 
     @classmethod
     def generate(cls) -> KeyPair:
         """From the operating system's randomness."""
-        return cls.of(os.urandom(KEY_BYTES))
+        return cls(os.urandom(KEY_BYTES))
 
-    @classmethod
-    def of(cls, private: bytes) -> KeyPair:
-        """The pair of a private key."""
-        return cls(private, X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw())
+    def agree(self, public: bytes) -> bytes:
+        """``(32,)`` the secret shared with the owner of a public key.
 
-
-def agree(private: bytes, public: bytes) -> bytes:
-    """``(32,)`` the X25519 secret of two parties.
-
-    Raises:
-        ProtocolError: the public key is one that gives a known secret (RFC 7748, section 6.1).
-    """
-    try:
-        return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError as error:
-        raise ProtocolError("a public key that lies in a small subgroup") from error
+        Raises:
+            ProtocolError: the public key is one that gives a known secret (RFC 7748, section 6.1).
+        """
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise ProtocolError("a public key that lies in a small subgroup") from error
 
 
 def derive(secret: bytes, digest: bytes, use: str, low: int, high: int) -> bytes:
@@ -249,34 +255,39 @@ def expand(key: bytes, count: int) -> Words:
     return np.frombuffer(stream, dtype="<u8")
 
 
-def pair_key(private: bytes, own: int, other: RosterEntry, digest: bytes) -> bytes:
+def pair_key(pair: KeyPair, own: int, other: RosterEntry, digest: bytes) -> bytes:
     """The key of the mask between a member and a neighbour; both derive the same."""
     low, high = sorted((own, other.member))
-    return derive(agree(private, other.mask_key), digest, "mask", low, high)
+    return derive(pair.agree(other.mask_key), digest, "mask", low, high)
 
 
-def pair_masks(private: bytes, own: int, others: Iterable[RosterEntry], digest: bytes, count: int) -> Words:
+def pair_masks(pair: KeyPair, own: int, others: Iterable[RosterEntry], digest: bytes, count: int) -> Words:
     """``(count,)`` the sum of a member's pairwise masks, signs included, mod 2^64."""
     total = np.zeros(count, dtype=np.uint64)
     for other in others:
-        mask = expand(pair_key(private, own, other, digest), count)
+        mask = expand(pair_key(pair, own, other, digest), count)
         total = total + mask if own < other.member else total - mask
     return total
 
 
-def seal(private: bytes, own: int, other: RosterEntry, digest: bytes, shares: bytes) -> bytes:
+def commit(seed: bytes, digest: bytes) -> bytes:
+    """``(32,)`` a commitment to a self-mask seed: says which it is to who finds it, and nothing before."""
+    return hashlib.sha256(b"plgl self-mask seed\0" + digest + seed).digest()
+
+
+def seal(pair: KeyPair, own: int, other: RosterEntry, digest: bytes, shares: bytes) -> bytes:
     """Shares for a neighbour, that only it can read and only in this round."""
-    key = derive(agree(private, other.box_key), digest, "box", own, other.member)
+    key = derive(pair.agree(other.box_key), digest, "box", own, other.member)
     return ChaCha20Poly1305(key).encrypt(bytes(12), shares, _direction(own, other.member))  # one key, one message
 
 
-def unseal(private: bytes, own: int, other: RosterEntry, digest: bytes, box: bytes) -> bytes:
+def unseal(pair: KeyPair, own: int, other: RosterEntry, digest: bytes, box: bytes) -> bytes:
     """What ``seal`` closed, read by the member it is for.
 
     Raises:
         ProtocolError: it was altered, is for somebody else, or was made under another roster.
     """
-    key = derive(agree(private, other.box_key), digest, "box", other.member, own)
+    key = derive(pair.agree(other.box_key), digest, "box", other.member, own)
     try:
         return ChaCha20Poly1305(key).decrypt(bytes(12), box, _direction(other.member, own))
     except (InvalidTag, ValueError) as error:
@@ -360,7 +371,7 @@ def unmask(
     for member, private in mask_keys.items():
         left = [roster.by_member[other] for other in graph[member] if other in seeds]
         # the survivors' masks with this member are still in the sum, with the opposite sign of its own
-        plain += pair_masks(private, member, left, digest, total.size)
+        plain += pair_masks(KeyPair(private), member, left, digest, total.size)
     return plain
 
 

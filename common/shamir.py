@@ -67,7 +67,8 @@ def combine(shares: Mapping[int, bytes], weights: Mapping[int, int]) -> bytes:
     """The secret behind exactly the shares whose coefficients are given.
 
     Raises:
-        ProtocolError: a share is missing or malformed, or they are not shares of one 32-byte secret.
+        ProtocolError: a share is missing or malformed, or what comes out is no 32-byte secret. That it is the right
+            one is for the caller to check.
     """
     total = 0
     for holder, weight in weights.items():

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.errors import CohortError, SettingError, UpdateError
@@ -25,11 +24,12 @@ from common.prior import PopulationPrior
 from common.privacy.noise import Randomness, system_randomness
 from common.privacy.settings import PrivacySettings
 from common.wire import Wire
-from server.rounds import Answer, RoundRecord, run_rounds
+from server.grid import exchange, wait_for_nodes
+from server.intake import Answer
+from server.rounds import RoundRecord, run_rounds
 
 _T = TypeVar("_T", int, float, str)
 
-POLL_SECONDS = 0.2  # Flower's own loop waits 3 s between looks
 _KINDS = {int: "whole number", float: "number", str: "text that is not empty"}
 _PRIVACY_KEYS = {
     "epsilon": float,
@@ -108,7 +108,7 @@ def federate(
         CohortError: not enough people joined before the deadline (nobody is charged), or answered in any round.
         SettingError: a setting is outside its range.
     """
-    people = _enrolled(grid, plan, _nodes(grid, plan))
+    people = _enrolled(grid, plan, wait_for_nodes(grid, plan.nodes, plan.timeout_seconds))
     if sum(people.values()) < plan.settings.minimum_people:
         raise CohortError(
             f"{sum(people.values())} people joined, {plan.settings.minimum_people} are needed (nodes have "
@@ -153,20 +153,13 @@ def main(grid: Grid, context: Context) -> None:
     prior.save(output)
 
 
-def _nodes(grid: Grid, plan: Plan) -> list[int]:
-    deadline = time.monotonic() + plan.timeout_seconds
-    while len(nodes := sorted(grid.get_node_ids())) < plan.nodes and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-    return nodes
-
-
 def _enrolled(grid: Grid, plan: Plan, nodes: list[int]) -> dict[int, int]:
     """People on each node. A node that does not say, or claims more than it may hold, is not asked for anything."""
     if plan.people_per_node == 1:
         return dict.fromkeys(nodes, 1)
     empty: Wire = {}
     people = {}
-    for answer in _exchange(grid, dict.fromkeys(nodes, empty), "query.enrolment", "0", plan.timeout_seconds):
+    for answer in exchange(grid, dict.fromkeys(nodes, empty), "query.enrolment", "0", plan.timeout_seconds):
         try:
             people[answer.node] = Enrolment.from_wire(answer.content or {}, plan.people_per_node).people
         except UpdateError:
@@ -177,43 +170,7 @@ def _enrolled(grid: Grid, plan: Plan, nodes: list[int]) -> dict[int, int]:
 def _ask(grid: Grid, timeout_seconds: float, requests: Mapping[int, RoundRequest]) -> Iterator[Answer]:
     group = str(next(iter(requests.values())).round)
     contents = {node: request.to_wire() for node, request in requests.items()}
-    return _exchange(grid, contents, "train.statistics", group, timeout_seconds)
-
-
-def _exchange(
-    grid: Grid, contents: Mapping[int, Wire], message_type: str, group: str, timeout_seconds: float
-) -> Iterator[Answer]:
-    """Send one message to each node; give what comes back until all have answered or the deadline has passed."""
-    messages = [
-        Message(
-            RecordDict({"request": ConfigRecord(dict(content))}),
-            node,
-            message_type,
-            ttl=timeout_seconds,
-            group_id=group,
-        )
-        for node, content in contents.items()
-    ]
-    grid.push_messages(messages)
-    asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
-    waiting = set(asked)
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        for reply in grid.pull_messages(waiting):
-            sent = reply.metadata.reply_to_message_id
-            waiting.discard(sent)
-            yield Answer(asked.get(sent, -1), _content(reply))
-        if not waiting or time.monotonic() >= deadline:
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def _content(reply: Message) -> Mapping[str, object] | None:
-    """The flat form in a reply; empty, and so malformed, where there is anything else than one."""
-    if not reply.has_content():
-        return None
-    record = reply.content.get("reply")
-    return dict(record) if isinstance(record, ConfigRecord) and len(reply.content) == 1 else {}
+    return exchange(grid, contents, "train.statistics", group, timeout_seconds)
 
 
 def _setting(config: Mapping[str, object], key: str, kind: type[_T]) -> _T:

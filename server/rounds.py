@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,17 +26,10 @@ from common.privacy.accounting import noise_sigma_squared, statement
 from common.privacy.fixed_point import SCALE, dequantise, sensitivity
 from common.privacy.noise import Randomness, discrete_gaussian, system_randomness
 from common.privacy.settings import PrivacySettings
+from server.intake import Answer, intake
 from server.population import next_prior
 
 _LARGEST_SUM = 2.0**61  # of the bounds of all people: an int64 sum and its noise cannot wrap around
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back from a node: the flat form of a reply, or ``None`` where it reported an error."""
-
-    node: int
-    content: Mapping[str, object] | None
 
 
 Transport = Callable[[Mapping[int, RoundRequest]], Iterable[Answer]]
@@ -150,25 +142,7 @@ def collect(
     Returns:
         ``(D,)`` int64 sum over the nodes that count, and the record of the round.
     """
-    dropped: Counter[Reason] = Counter()
-    heard, valid = set(), dict[int, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]()
-    contradicted = set()
-    for answer in answers:
-        heard.add(answer.node)
-        try:
-            total = _checked(answer, requests, bound)
-        except RejectedReply as rejected:
-            dropped[rejected.reason] += 1
-            continue
-        if answer.node not in valid:
-            valid[answer.node] = total
-            continue
-        dropped[Reason.DUPLICATE] += 1
-        if not np.array_equal(valid[answer.node], total):
-            contradicted.add(answer.node)
-    dropped[Reason.DUPLICATE] += len(contradicted)  # the first reply goes as well
-    dropped[Reason.MISSING] += len(set(requests) - heard)
-    counted = [node for node in valid if node not in contradicted]
+    counted, dropped = intake(answers, requests, lambda node, content: _checked(content, requests[node], bound))
     answered = sum(_people(requests[node]) for node in counted)
     request = next(iter(requests.values()))
     record = RoundRecord(
@@ -179,18 +153,13 @@ def collect(
         released=answered >= minimum_people,
     )
     zero = np.zeros(update.length(request.parameters), dtype=np.int64)
-    return torch.from_numpy(sum((valid[node] for node in counted), start=zero)), record
+    return torch.from_numpy(sum(counted.values(), start=zero)), record
 
 
 def _checked(
-    answer: Answer, requests: Mapping[int, RoundRequest], bound: float
+    content: Mapping[str, object], request: RoundRequest, bound: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    request = requests.get(answer.node)
-    if request is None:
-        raise RejectedReply(Reason.STALE, "a reply nobody asked for")
-    if answer.content is None:
-        raise RejectedReply(Reason.ERROR, "the node reported an error")
-    total = RoundReply.from_wire(answer.content, request).total
+    total = RoundReply.from_wire(content, request).total
     length = float(np.linalg.norm(total.astype(np.float64)))
     if length > bound * _people(request) * (1 + 1e-9):  # room for the rounding of the norm itself
         raise RejectedReply(Reason.OUT_OF_BOUND, "a sum longer than its people could make it")

@@ -37,7 +37,7 @@ _ROOT_MARGIN = 1e-9
 # (the test sums it), and d log(delta) / d log(z) is about -t^2, so 1e-6 more noise covers it. A change along one axis
 # is the coarsest lattice, other directions are finer. Nothing is claimed below 1000 steps.
 # (rho, the zCDP value, holds for the discrete Gaussian at every sigma: ibid., Theorem 4.)
-_DISCRETE_MARGIN = 1e-6
+DISCRETE_MARGIN = 1e-6
 
 
 def gaussian_delta(epsilon: float, mu: float) -> float:
@@ -135,7 +135,7 @@ def noise_sigma_squared(settings: PrivacySettings, numbers: int, scale: int = fi
     if not settings.private:
         raise SettingError("epsilon=inf needs no noise; ask for a finite epsilon")
     z = noise_multiplier(settings.epsilon, settings.delta, settings.participations)
-    sigma = z * (1 + _DISCRETE_MARGIN) * fixed_point.sensitivity(settings.norm_bound, numbers, scale)
+    sigma = z * (1 + DISCRETE_MARGIN) * fixed_point.sensitivity(settings.norm_bound, numbers, scale)
     if sigma < SMALLEST_SIGMA:
         raise SettingError(
             f"noise of {sigma:.4g} integer steps is below {SMALLEST_SIGMA}, too coarse to be accounted for; "

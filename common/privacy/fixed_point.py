@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import SettingError, UpdateError
+from common.privacy.noise import Randomness, system_randomness
 
 SCALE = 2**12
 """Integer steps per unit of an update."""
@@ -43,6 +45,72 @@ def quantise(updates: Tensor, scale: int = SCALE) -> Tensor:
     if not bool((steps.abs() < _LARGEST).all()):  # also False for NaN
         raise UpdateError(f"an update holds NaN or a number beyond {_LARGEST / scale:.3g}; clip before quantising")
     return steps.to(torch.int64)
+
+
+def quantise_at_random(
+    updates: Tensor, norm_bound: float, scale: int = SCALE, randomness: Randomness = system_randomness
+) -> Tensor:
+    """Round each entry up or down at random, so that its expectation is kept, and the norm within a bound.
+
+    Conditional stochastic rounding (Kairouz, Liu & Steinke 2021, "The distributed discrete Gaussian mechanism",
+    arXiv 2102.06387, section 4.1): a row is rounded again until its norm is within ``random_sensitivity``; one attempt
+    suffices with probability at least 1 - exp(-1/2).
+
+    Guarantee: no row's L2 norm is above ``random_sensitivity(norm_bound, numbers, scale)``; no entry moves by a whole
+    step. The bias of the repetition is below a step.
+
+    Args:
+        updates: ``(..., numbers)`` of norm at most ``norm_bound``, floating point.
+        norm_bound: L2 bound of a row.
+        scale: steps per unit, a power of two.
+        randomness: source of the coins.
+
+    Returns:
+        ``(..., numbers)`` int64, on the CPU.
+
+    Raises:
+        SettingError: ``scale`` is not a power of two.
+        UpdateError: a row is longer than ``norm_bound`` or not finite.
+    """
+    _check(scale)
+    rows = updates.detach().double().cpu().reshape(-1, updates.shape[-1]) * scale
+    if not bool((torch.linalg.vector_norm(rows, dim=-1) <= norm_bound * scale * (1 + 1e-9)).all()):  # also for NaN
+        raise UpdateError(f"an update is longer than norm_bound={norm_bound} or holds NaN; clip before quantising")
+    bound = random_sensitivity(norm_bound, updates.shape[-1], scale)
+    below = rows.floor()
+    chance = (rows - below).numpy()
+    result = torch.zeros_like(rows, dtype=torch.int64)
+    left = torch.arange(rows.shape[0])
+    while left.numel():
+        wanted = chance[left.numpy()]
+        words = np.frombuffer(randomness(8 * wanted.size), dtype="<u8").reshape(wanted.shape) >> np.uint64(11)
+        coins = words.astype(np.float64) * 2.0**-53 < wanted
+        steps = below[left].to(torch.int64) + torch.from_numpy(coins).to(torch.int64)
+        # Integers squared in float64: the margin of the bound covers the rounding.
+        inside = torch.linalg.vector_norm(steps.double(), dim=-1) <= bound * (1 - 2**-48)
+        result[left[inside]] = steps[inside]
+        left = left[~inside]
+    return result.reshape(updates.shape)
+
+
+def random_sensitivity(norm_bound: float, numbers: int, scale: int = SCALE) -> float:
+    """L2 norm in integer steps that ``quantise_at_random`` never exceeds: the quantisation-inflated norm.
+
+    Kairouz et al. 2021, equation of section 4.1 with beta = exp(-1/2): the square is at most the smaller of
+    ``(s C + sqrt(D))^2`` and ``s^2 C^2 + D/4 + s C + sqrt(D)/2``.
+
+    Args:
+        norm_bound: L2 bound C of an update, update units.
+        numbers: entries D of an update.
+        scale: steps s per unit, a power of two.
+
+    Raises:
+        SettingError: an argument is outside its range.
+    """
+    sensitivity(norm_bound, numbers, scale)  # the same ranges
+    length = norm_bound * scale
+    always, nearly = (length + math.sqrt(numbers)) ** 2, length**2 + numbers / 4 + length + math.sqrt(numbers) / 2
+    return math.sqrt(min(always, nearly)) * (1 + 2**-46)
 
 
 def dequantise(total: Tensor, scale: int = SCALE) -> Tensor:

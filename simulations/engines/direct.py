@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from client.contribution import contribution
 from common.messages import RoundReply, RoundRequest
-from server.rounds import Answer, run_rounds
+from server.intake import Answer
+from server.rounds import run_rounds
 from simulations.engines import Job, Outcome
 
 

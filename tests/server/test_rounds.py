@@ -14,8 +14,9 @@ from common.prior import PopulationPrior
 from common.privacy.accounting import noise_sigma_squared, statement
 from common.privacy.fixed_point import SCALE, sensitivity
 from common.privacy.settings import PrivacySettings
+from server.intake import Answer
 from server.population import next_prior
-from server.rounds import Answer, RoundRecord, collect, run_rounds
+from server.rounds import RoundRecord, collect, run_rounds
 
 P = 4
 D = update.length(P)

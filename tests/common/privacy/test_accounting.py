@@ -147,7 +147,7 @@ def test_discrete_noise_of_a_thousand_steps_costs_what_the_closed_form_says() ->
             # With the margin in the noise, the stated value is never below the exact one.
             assert math.isclose(discrete, continuous, rel_tol=5e-6)
             if 1e-12 <= continuous <= 1e-4:
-                margin = 1 + accounting._DISCRETE_MARGIN
+                margin = 1 + accounting.DISCRETE_MARGIN
                 assert discrete <= continuous * margin ** ((epsilon * sigma / steps - steps / sigma / 2) ** 2)
     assert tested > 15
 
