@@ -110,9 +110,8 @@ class RoundMember:
         holders = (own, *graph)
         seeds = split(seed, request.threshold, holders)
         masks = split(self._state["mask"], request.threshold, holders)
-        boxes = [
-            secure_sum.seal(pair, own, roster.by_member[other], digest, seeds[other] + masks[other]) for other in graph
-        ]
+        keys = {other: secure_sum.box_keys(pair, own, roster.by_member[other], digest) for other in graph}
+        boxes = [secure_sum.seal(keys[other][0], own, other, seeds[other] + masks[other]) for other in graph]
         self._state.update(
             {
                 "roster": request.roster,
@@ -121,6 +120,7 @@ class RoundMember:
                 "graph": list(graph),
                 "seed": seed,
                 "own share": seeds[own],
+                "open": b"".join(keys[other][1] for other in graph),
             }
         )
         return Shares(
@@ -142,11 +142,13 @@ class RoundMember:
         roster, digest = Roster.from_bytes(self._state["roster"]), self._state["digest"]
         self._check_senders(request.senders)
         boxes = blobs(request.boxes, len(request.senders), SEALED_BYTES)
-        others = [roster.by_member[sender] for sender in request.senders]
-        pair = KeyPair(self._state["box"])
+        graph = self._state["graph"]
+        keys = dict(zip(graph, blobs(self._state["open"], len(graph), secure_sum.KEY_BYTES), strict=True))
         opened = [
-            secure_sum.unseal(pair, self._own, other, digest, box) for other, box in zip(others, boxes, strict=True)
+            secure_sum.unseal(keys[sender], sender, self._own, box)
+            for sender, box in zip(request.senders, boxes, strict=True)
         ]
+        others = [roster.by_member[sender] for sender in request.senders]
         self._charge()
         vector = self._vector()
         kept = promise(self._device.terms)
@@ -156,7 +158,7 @@ class RoundMember:
         words = vector.astype(np.int64).view(np.uint64) + secure_sum.expand(self._state["seed"], vector.size)
         words = words + secure_sum.pair_masks(KeyPair(self._state["mask"]), self._own, others, digest, vector.size)
         # The vector is sealed now; only the shares of the others are needed for the last stage.
-        for name in ("prior", "box", "mask", "seed"):
+        for name in ("prior", "box", "mask", "seed", "open"):
             del self._state[name]
         self._state.update({"senders": list(request.senders), "opened": b"".join(opened)})
         return Masked(session=request.session, round=request.round, total=secure_sum.pack(words, bits))

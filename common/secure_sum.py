@@ -275,23 +275,27 @@ def commit(seed: bytes, digest: bytes) -> bytes:
     return hashlib.sha256(b"plgl self-mask seed\0" + digest + seed).digest()
 
 
-def seal(pair: KeyPair, own: int, other: RosterEntry, digest: bytes, shares: bytes) -> bytes:
+def box_keys(pair: KeyPair, own: int, other: RosterEntry, digest: bytes) -> tuple[bytes, bytes]:
+    """Keys of the box to a neighbour and of the box from it, for this round."""
+    secret = pair.agree(other.box_key)
+    return derive(secret, digest, "box", own, other.member), derive(secret, digest, "box", other.member, own)
+
+
+def seal(key: bytes, source: int, target: int, shares: bytes) -> bytes:
     """Shares for a neighbour, that only it can read and only in this round."""
-    key = derive(pair.agree(other.box_key), digest, "box", own, other.member)
-    return ChaCha20Poly1305(key).encrypt(bytes(12), shares, _direction(own, other.member))  # one key, one message
+    return ChaCha20Poly1305(key).encrypt(bytes(12), shares, _direction(source, target))  # one key, one message
 
 
-def unseal(pair: KeyPair, own: int, other: RosterEntry, digest: bytes, box: bytes) -> bytes:
+def unseal(key: bytes, source: int, target: int, box: bytes) -> bytes:
     """What ``seal`` closed, read by the member it is for.
 
     Raises:
         ProtocolError: it was altered, is for somebody else, or was made under another roster.
     """
-    key = derive(pair.agree(other.box_key), digest, "box", other.member, own)
     try:
-        return ChaCha20Poly1305(key).decrypt(bytes(12), box, _direction(other.member, own))
+        return ChaCha20Poly1305(key).decrypt(bytes(12), box, _direction(source, target))
     except (InvalidTag, ValueError) as error:
-        raise ProtocolError(f"the box from member {other.member} does not open; it was altered or mixed up") from error
+        raise ProtocolError(f"the box from member {source} does not open; it was altered or mixed up") from error
 
 
 def modulus_bits(members: int, bound: float, share_variance: int) -> int:
