@@ -27,7 +27,7 @@ from common.errors import LedgerError, SignatureError, StorageError, StoreInUse
 from common.signing import SIGNATURE_BYTES, SigningKey, canonical, verify
 
 MEMORY = Path(":memory:")
-"""A chain that is forgotten with the process, for tests."""
+"""Instead of a file: a chain that is forgotten with the process. For tests."""
 
 _HASH = 32
 _TABLES = {
@@ -90,6 +90,7 @@ class Chain:
         *,
         key: SigningKey | None = None,
         public: bytes | None = None,
+        first: dict[str, Any] | None = None,
     ) -> None:
         """Open a chain and verify all of it.
 
@@ -99,6 +100,7 @@ class Chain:
             apply: is told of each entry; ``KeyError``, ``TypeError`` and ``ValueError`` mean a malformed one.
             key: signs new entries; none for an unsigned chain, or to read.
             public: ``(32,)`` key the entries must be signed with; that of ``key`` without.
+            first: entry to begin with, where ``path`` is ``MEMORY``.
 
         Raises:
             LedgerError: the file is missing, damaged, altered, cut short, or not signed with that key.
@@ -109,8 +111,10 @@ class Chain:
         self._public = key.public if key is not None and public is None else public
         self._count, self._hash = 0, bytes(_HASH)
         self._lock = threading.RLock()
-        self._database = _connect(path, kind)
+        self._database = _prepare(":memory:", kind) if path == MEMORY else _connect(path, kind)
         self._file = None if path == MEMORY else path.stat()
+        if first is not None:
+            _insert(self._database, 0, self._hash, first, None, kind, key)
         try:
             self.refresh()
         except BaseException:
@@ -180,7 +184,7 @@ class Chain:
             finally:
                 self._end()
             if count > self._count:
-                self._catch_up()
+                self.refresh()
 
     def content(self, number: int) -> bytes | None:
         """The bytes of an entry that was applied."""
@@ -211,15 +215,16 @@ class Chain:
     ) -> tuple[Any, ...]:
         if number != self._count + 1 or not isinstance(body, bytes) or not isinstance(content, bytes | None):
             raise self._damaged(f"entry {self._count + 1} is missing")
-        if _hash(self._hash, self._count + 1, body, content) != hashed:
+        right = _hash(self._hash, self._count + 1, body, content)
+        if right != hashed:
             raise self._damaged(f"entry {number} was altered or moved")
         try:
             if self._public is not None:
-                verify(self._public, self._kind.name, hashed, signature)  # type: ignore[arg-type]
+                verify(self._public, self._kind.name, right, signature)  # type: ignore[arg-type]
             values = json.loads(body)
         except (SignatureError, ValueError, RecursionError) as error:
             raise self._damaged(f"entry {number} is not signed with its key") from error
-        return Entry(self._count + 1, values, content), hashed
+        return Entry(self._count + 1, values, content), right
 
     def _still_there(self) -> None:
         try:
