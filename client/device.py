@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from client.ledger import Ledger
 from client.likelihood import Evidence
@@ -27,6 +27,7 @@ class Device:
             sharing is paused, or ``StoreInUse``.
         limit: participations the person allows, never more than the terms.
         clock: seconds since 1970.
+        checked: digests of certificates whose signature was checked, so that a long-lived device checks each once.
     """
 
     terms: Terms
@@ -37,3 +38,4 @@ class Device:
     evidence: Callable[[], Evidence]
     limit: int
     clock: Callable[[], float] = time.time
+    checked: set[bytes] = field(default_factory=set)

@@ -85,14 +85,16 @@ class RoundMember:
                 "next": SHARES if self._device.terms.trust is Trust.DISTRIBUTED else UPDATE,
                 "session": opening.session,
                 "round": opening.round,
-                "context": opening.context(),
+                "context": self._context(opening),
                 "prior": opening.prior,
                 "parameters": opening.parameters,
                 "box": box.private,
                 "mask": mask.private,
             }
         )
-        entry = RosterEntry.sign(self._device.key, self._device.certificate, opening.context(), box.public, mask.public)
+        entry = RosterEntry.sign(
+            self._device.key, self._device.certificate, self._context(opening), box.public, mask.public
+        )
         return Keys.of(entry)
 
     def shares(self, request: SharesRequest) -> Shares:
@@ -173,17 +175,21 @@ class RoundMember:
         self._check_disjoint(request.alive, request.dead)
         self._check_complete(request.alive, request.dead)
         self._check_survivors(request.alive)
-        size = 2 * SHARE_BYTES
-        pairs = zip(
-            self._state["senders"], blobs(self._state["opened"], len(self._state["senders"]), size), strict=True
-        )
-        alive = set(request.alive)
-        shares = {who: both[:SHARE_BYTES] if who in alive else both[SHARE_BYTES:] for who, both in pairs}
-        shares[self._own] = self._state["own share"]
+        senders, size = self._state["senders"], 2 * SHARE_BYTES
+        both = dict(zip(senders, blobs(self._state["opened"], len(senders), size), strict=True))
+        seeds = {who: both[who][:SHARE_BYTES] for who in request.alive if who in both}
+        seeds[self._own] = self._state["own share"]
+        masks = {who: both[who][SHARE_BYTES:] for who in request.dead if who in both}
         self._forget()
-        members = tuple(sorted(shares))
-        joined = b"".join(shares[member] for member in members)
-        return Unmasked(session=request.session, round=request.round, members=members, shares=joined)
+        alive, dead = tuple(sorted(seeds)), tuple(sorted(masks))
+        return Unmasked(
+            session=request.session,
+            round=request.round,
+            alive=alive,
+            seeds=b"".join(seeds[who] for who in alive),
+            dead=dead,
+            masks=b"".join(masks[who] for who in dead),
+        )
 
     def update(self, request: UpdateRequest) -> Update:
         """With central or local trust, second and last stage: the vector itself. Charged before it is made.
@@ -198,6 +204,10 @@ class RoundMember:
         signature = self._device.key.sign(UPDATE_PURPOSE, self._state["context"] + total)
         self._forget()
         return Update(session=request.session, round=request.round, total=total, signature=signature)
+
+    def _context(self, opening: Opening) -> bytes:
+        """What all keys of the round are bound to."""
+        return opening.context()
 
     @property
     def _own(self) -> int:
@@ -295,9 +305,8 @@ class RoundMember:
 
     def _check_certificates(self, roster: Roster) -> None:
         federation, now = self._device.terms.federation, self._device.clock()
-        seen = self._device.ledger.certificates(federation)
         for entry in roster.entries:
-            known = seen.get(entry.member) == entry.certificate.digest()
+            known = entry.certificate.digest() in self._device.checked
             try:
                 entry.certificate.check(self._device.authority, federation, now, known=known)
             except EnrolmentError as error:
@@ -309,7 +318,8 @@ class RoundMember:
 
     def _check_pins(self, roster: Roster) -> None:
         """A number once seen with a key stays with it, whatever the authority signs later."""
-        found = {entry.member: entry.certificate for entry in roster.entries}
+        self._device.checked.update(entry.certificate.digest() for entry in roster.entries)
+        found = {entry.member: entry.certificate.key for entry in roster.entries}
         self._device.ledger.pin_all(self._device.terms.federation, found)
 
     def _check_threshold(self, threshold: int, roster: Roster) -> None:

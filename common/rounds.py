@@ -238,12 +238,16 @@ class Unmasked(Stage):
     """A member's shares: of the self-mask seed of the living, of the mask key of the dead.
 
     Attributes:
-        members: the neighbours they are of, ascending.
-        shares: ``SHARE_BYTES`` bytes for each, in their order.
+        alive: itself and its living neighbours, ascending.
+        seeds: ``SHARE_BYTES`` bytes for each of them, in their order: of the self-mask seed.
+        dead: its neighbours who dropped out, ascending.
+        masks: ``SHARE_BYTES`` bytes for each of them, in their order: of the mask key.
     """
 
-    members: tuple[int, ...]
-    shares: bytes
+    alive: tuple[int, ...]
+    seeds: bytes
+    dead: tuple[int, ...]
+    masks: bytes
 
 
 @dataclass(frozen=True, kw_only=True)

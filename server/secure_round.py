@@ -116,18 +116,32 @@ def certified(authority: bytes, federation: str, now: float) -> Callable[[Roster
     return admit
 
 
-def add_up(exchange: Exchange, entries: Mapping[int, RosterEntry], opening: Opening, terms: Terms) -> Sums:
+def add_up(
+    exchange: Exchange,
+    entries: Mapping[int, RosterEntry],
+    opening: Opening,
+    terms: Terms,
+    *,
+    plain: type[PlainSum] | None = None,
+) -> Sums:
     """The remaining stages.
 
     Guarantee: no answer can stop the round or move the sum by more than the bound of one member, except that with
     distributed trust a member's vector cannot be looked at: there a sum that honest members could not have made is
     refused as a whole. A round that ends without a sum says why.
+
+    Args:
+        exchange: brings requests and answers.
+        entries: who takes part, by node.
+        opening: what the round is about.
+        terms: what the members agreed to.
+        plain: reads vectors where there are no masks; tests give one with a control switched off.
     """
     kept = promise(terms)
     if len(entries) < terms.settings.minimum_people:
         return Sums(reason=f"{len(entries)} members take part, {terms.settings.minimum_people} are needed")
     if terms.trust is not Trust.DISTRIBUTED:
-        return _plain(exchange, entries, opening, terms, kept)
+        return (plain or PlainSum)(exchange, entries, opening, terms, kept).run()
     work = _SecureSum(exchange, entries, opening, terms, kept)
     try:
         total = work.run()
@@ -136,37 +150,58 @@ def add_up(exchange: Exchange, entries: Mapping[int, RosterEntry], opening: Open
     return Sums(total=total, answered=len(work.words), dropped=+work.dropped)
 
 
-def _plain(
-    exchange: Exchange, entries: Mapping[int, RosterEntry], opening: Opening, terms: Terms, kept: Promise
-) -> Sums:
-    """Vectors as they are: each signed, of the right size, and with central trust within its bound."""
-    bound = random_sensitivity(kept.norm_bound, kept.numbers)
-    noisy = terms.trust is Trust.LOCAL
+class PlainSum:
+    """Vectors as they are: each signed, of the right size, and within the bound of one member."""
 
-    def read(node: int, content: Mapping[str, object]) -> Integers:
-        answer = _of_this_round(Update.from_wire(content), opening)
-        try:
-            verify(entries[node].certificate.key, UPDATE_PURPOSE, opening.context() + answer.total, answer.signature)
-        except SignatureError as error:
-            raise RejectedReply(Reason.NOT_CERTIFIED, str(error)) from error
-        if len(answer.total) != 8 * kept.numbers:
-            raise RejectedReply(Reason.MALFORMED, f"a vector of {len(answer.total)} bytes")
+    def __init__(
+        self, exchange: Exchange, entries: Mapping[int, RosterEntry], opening: Opening, terms: Terms, kept: Promise
+    ) -> None:
+        self._exchange, self._entries, self._opening, self._terms, self._kept = exchange, entries, opening, terms, kept
+
+    def run(self) -> Sums:
+        """Ask all for their vectors."""
+        request = UpdateRequest(session=self._opening.session, round=self._opening.round).to_wire()
+        answers = self._exchange(UPDATE, dict.fromkeys(self._entries, request))
+        vectors, dropped = intake(answers, self._entries, self._read, self._most_bytes())
+        minimum = self._terms.settings.minimum_people
+        if len(vectors) < minimum:
+            reason = f"{len(vectors)} members answered, {minimum} are needed"
+            return Sums(answered=len(vectors), dropped=dropped, reason=reason)
+        table = np.stack(list(vectors.values()))
+        return Sums(total=table.sum(0), vectors=table, answered=len(vectors), dropped=dropped)
+
+    def _most_bytes(self) -> int:
+        return 16 * self._kept.numbers + 4_096
+
+    def _read(self, node: int, content: Mapping[str, object]) -> Integers:
+        answer = self._answer(content)
+        self._check_signature(self._entries[node], answer)
+        self._check_size(answer.total)
         vector = np.frombuffer(answer.total, dtype="<i8").astype(np.int64)
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        # noise of a length that members will not see once in e^50 rounds is allowed for, in local mode
-        room = (float(kept.share_variance) ** 0.5) * (kept.numbers**0.5 + 10) if noisy else 0.0
-        if length > (bound + room) * (1 + 1e-9):
-            raise RejectedReply(Reason.OUT_OF_BOUND, "a vector longer than one member could make it")
+        self._check_bound(vector)
         return vector
 
-    request = UpdateRequest(session=opening.session, round=opening.round).to_wire()
-    answers = exchange(UPDATE, dict.fromkeys(entries, request))
-    vectors, dropped = intake(answers, entries, read, 16 * kept.numbers + 4_096)
-    if len(vectors) < terms.settings.minimum_people:
-        reason = f"{len(vectors)} members answered, {terms.settings.minimum_people} are needed"
-        return Sums(answered=len(vectors), dropped=dropped, reason=reason)
-    table = np.stack(list(vectors.values()))
-    return Sums(total=table.sum(0), vectors=table, answered=len(vectors), dropped=dropped)
+    def _answer(self, content: Mapping[str, object]) -> Update:
+        return _of_this_round(Update.from_wire(content), self._opening)
+
+    def _check_signature(self, entry: RosterEntry, answer: Update) -> None:
+        try:
+            content = self._opening.context() + answer.total
+            verify(entry.certificate.key, UPDATE_PURPOSE, content, answer.signature)
+        except SignatureError as error:
+            raise RejectedReply(Reason.NOT_CERTIFIED, str(error)) from error
+
+    def _check_size(self, total: bytes) -> None:
+        if len(total) != 8 * self._kept.numbers:
+            raise RejectedReply(Reason.MALFORMED, f"a vector of {len(total)} bytes")
+
+    def _check_bound(self, vector: Integers) -> None:
+        """The control that bounds poison: whatever m of n members send, the mean moves by at most m C / n."""
+        bound = random_sensitivity(self._kept.norm_bound, self._kept.numbers)
+        if self._terms.trust is Trust.LOCAL:  # room for noise that members exceed once in e^50 rounds
+            bound += float(self._kept.share_variance) ** 0.5 * (self._kept.numbers**0.5 + 10)
+        if float(np.linalg.norm(vector.astype(np.float64))) > bound * (1 + 1e-9):
+            raise RejectedReply(Reason.OUT_OF_BOUND, "a vector longer than one member could make it")
 
 
 class _SecureSum:
@@ -256,7 +291,13 @@ class _SecureSum:
 
         def read(node: int, content: Mapping[str, object]) -> dict[int, bytes]:
             answer = _of_this_round(Unmasked.from_wire(content), self.opening)
-            return dict(zip(answer.members, blobs(answer.shares, len(answer.members), SHARE_BYTES), strict=True))
+            seeds = zip(answer.alive, blobs(answer.seeds, len(answer.alive), SHARE_BYTES), strict=True)
+            masks = zip(answer.dead, blobs(answer.masks, len(answer.dead), SHARE_BYTES), strict=True)
+            own = self.member_of[node]
+            wanted = {own, *self.graph[own]}
+            found = {who: share for who, share in seeds if who in self.words}
+            found.update((who, share) for who, share in masks if who not in self.words)
+            return {who: share for who, share in found.items() if who in wanted}
 
         nodes = [self.node_of[member] for member in self.words]
         most = 2 * (SHARE_BYTES + 8) * len(self.roster.entries) + 4_096
@@ -264,9 +305,8 @@ class _SecureSum:
         self.dropped += dropped
         held: dict[int, dict[int, bytes]] = {}
         for node, shares in answers.items():
-            holder = self.member_of[node]
-            for member in {holder, *self.graph[holder]} & set(shares):
-                held.setdefault(member, {})[holder] = shares[member]
+            for member, share in shares.items():
+                held.setdefault(member, {})[self.member_of[node]] = share
         return held
 
     def _secrets(

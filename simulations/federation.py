@@ -37,7 +37,7 @@ from common.signing import SigningKey
 from common.terms import Terms, Trust
 from common.wire import Wire
 from server.intake import Answer
-from server.secure_round import Sums, add_up, certified, gather_keys
+from server.secure_round import PlainSum, Sums, add_up, certified, gather_keys
 
 PACK = "a" * 64
 _READ: dict[str, type[Record]] = {
@@ -154,10 +154,10 @@ class Members:
         agreed = self.terms
         return Opening.of(prior, federation=agreed.federation, terms=agreed.digest(), session=session, number=number)
 
-    def round(self, number: int = 1, session: str = "s" * 32, nodes: list[int] | None = None) -> Sums:
+    def round(self, number: int = 1, session: str = "s" * 32, plain: type[PlainSum] = PlainSum) -> Sums:
         """The server's side of a whole round with these members."""
         opening = self.opening(number, session)
         admit = certified(self.authority.public, self.terms.federation, 1.0)
-        entries, dropped = gather_keys(self.exchange, nodes or list(self.devices), opening, admit)
-        sums = add_up(self.exchange, entries, opening, self.terms)
+        entries, dropped = gather_keys(self.exchange, list(self.devices), opening, admit)
+        sums = add_up(self.exchange, entries, opening, self.terms, plain=plain)
         return dataclasses.replace(sums, dropped=sums.dropped + dropped)

@@ -177,10 +177,10 @@ def test_a_lie_about_shares_is_found_and_gone_around(tmp_path: Path) -> None:
 
     def lie(stage: str, node: int, content: Mapping[str, object]) -> list[Mapping[str, object]]:
         if stage == UNMASK and node == 3:
-            shares = bytearray(content["shares"])  # type: ignore[arg-type]
+            shares = bytearray(content["seeds"])  # type: ignore[arg-type]
             for last in range(65, len(shares), 66):
                 shares[last] ^= 1
-            return [{**content, "shares": bytes(shares)}]
+            return [{**content, "seeds": bytes(shares)}]
         return [] if stage == MASKED and node == 8 else [content]
 
     made.fault = lie
