@@ -1,8 +1,9 @@
 """The audit log: what was changed and refused in a federation, appended and never rewritten.
 
 One line of canonical JSON for each event: number, time, kind, body, hash of the line before, hash of this line. The
-last number and hash also stand in ``audit.head`` beside it, so a log whose end was cut off does not pass for a shorter one.
-Somebody who can write both files can still forge both; the operator who wants to notice that keeps a hash elsewhere.
+last number and hash also stand in ``audit.head`` beside it, so that a log whose end was cut off does not pass for a
+shorter one. Somebody who can write both files can still forge both; the operator who wants to notice that keeps a hash
+elsewhere.
 
 Nothing in it identifies a device: addresses are cut to their network, and whatever looks like a key or a token to its
 first digits, whoever wrote it.
