@@ -58,6 +58,7 @@ class Pace:
         first_pause: before the first new attempt to connect; it doubles with each failure.
         longest_pause: and is never longer than this.
         lapse: pause after the server said that this node is online still.
+        heartbeat: the server hears of this device at least that often.
         releases: between two looks for a new release.
         after_round: from this device's last answer to the look for what came of it.
     """
@@ -68,6 +69,7 @@ class Pace:
     first_pause: float = 1.0
     longest_pause: float = 60.0
     lapse: float = 10.0
+    heartbeat: float = 30.0
     releases: float = 6 * 3600.0
     after_round: float = 60.0
 
@@ -226,10 +228,11 @@ class Agent:
         """
         connected = False
         try:
-            with Fleet(self.membership.invite.address, self._tls, self._key) as fleet:
+            address = self.membership.invite.address
+            with Fleet(address, self._tls, self._key, heartbeat_seconds=self._pace.heartbeat) as fleet:
                 connected = True
                 self._note(connected=True, trouble="")
-                self._say(f"connected to {self.membership.invite.address}")
+                self._say(f"connected to {address}")
                 self._serve(fleet)
         except FleetError as error:
             self._note(connected=False, trouble=str(error))

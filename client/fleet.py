@@ -7,6 +7,7 @@ it. Private interface of flwr 1.41; `tests/client/test_agent.py` runs it against
 
 from __future__ import annotations
 
+import random
 import ssl
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_from_proto, message_to_proto, run_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -35,7 +36,6 @@ from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
 from flwr.supercore.error import FlowerError
-from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -102,41 +102,50 @@ class Fleet:
         node_id: Flower's number of this node.
     """
 
-    def __init__(self, address: str, tls: ssl.SSLContext, key: Any, *, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        tls: ssl.SSLContext,
+        key: Any,
+        *,
+        heartbeat_seconds: float = 30.0,
+        timeout_seconds: float = 30.0,
+    ) -> None:
         """Nothing is sent yet.
 
         Args:
             address: ``host:port``.
             tls: whom to trust.
             key: EC P-384 private key of the node.
+            heartbeat_seconds: the server hears of this node at least that often; after two of them without a word it
+                counts as offline.
             timeout_seconds: of one request.
         """
-        self._address = address
+        self._address, self._interval = address, heartbeat_seconds
         self._public = public_key_to_bytes(key.public_key())
         guard = _Guard(key, self._public)
         self._client = FleetHttpClient(f"https://{address}", interceptors=[guard], verify=tls, timeout=timeout_seconds)
         guard.client = self._client._client
-        self._heartbeats: HeartbeatSender | None = None
-        self._lost = threading.Event()
+        self._lost, self._closed = threading.Event(), threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="plgl-heartbeats", daemon=True)
         self._trees: dict[str, ObjectTree] = {}
         self.node_id = 0
 
     def __enter__(self) -> Self:
-        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=self._interval)
         try:
             self.node_id = self._ask(lambda: self._client.ActivateNode(request)).node_id
         except BaseException:
             self._close()
             raise
-        self._heartbeats = HeartbeatSender(self._beat)
-        self._heartbeats.start()
+        self._heart.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._heartbeats is not None and self._heartbeats.is_running:
-            self._heartbeats.stop()
+        self._closed.set()
+        self._heart.join(2)  # it may be waiting for an answer
         with suppress(Exception):
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
         self._close()
@@ -266,18 +275,21 @@ class Fleet:
             return RunOver("the run has ended")
         return FleetError(Trouble.UNREACHABLE, f"{self._address} answered with status {status}")
 
-    def _beat(self) -> bool:
-        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
-        try:
-            if not self._client.SendNodeHeartbeat(request).success:
-                self._lost.set()
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code in _LATER:
-                return False
-            self._lost.set()
-        except Exception:
-            return False  # asked again, with growing pauses
-        return True
+    def _beat(self) -> None:
+        """Tell the server now and then that this node is there, until the connection is closed or it says no."""
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=self._interval)
+        pause = 0.0
+        while not self._closed.wait(pause) and not self._lost.is_set():
+            pause = self._interval * random.uniform(0.5, 0.7)
+            try:
+                if not self._client.SendNodeHeartbeat(request).success:
+                    self._lost.set()
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code not in _LATER:
+                    self._lost.set()
+                pause = min(pause, 5.0)
+            except Exception:  # no connection: asked again soon
+                pause = min(pause, 5.0)
 
     def _close(self) -> None:
         with suppress(Exception):
