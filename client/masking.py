@@ -17,8 +17,10 @@ import torch
 
 from client.contribution import summand_of
 from client.device import Device
+from client.likelihood import Evidence
 from common import secure_sum
 from common.errors import BudgetError, ConsentError, EnrolmentError, ProtocolError
+from common.prior import PopulationPrior
 from common.privacy.fixed_point import quantise_at_random, random_sensitivity
 from common.privacy.noise import discrete_gaussian
 from common.privacy.promise import promise
@@ -217,19 +219,27 @@ class RoundMember:
         """``(D,)`` clipped, rounded at random, with this member's own noise."""
         terms = self._device.terms
         kept = promise(terms)
-        prior = Opening(
+        values = summand_of(self._evidence(), self._prior(), terms.settings.norm_bound)
+        steps = quantise_at_random(values, kept.norm_bound)[0]
+        if kept.share_variance:
+            steps = steps + self._noise(kept.numbers, kept.share_variance)
+        return steps.numpy()
+
+    def _evidence(self) -> Evidence:
+        return self._device.evidence()
+
+    def _prior(self) -> PopulationPrior:
+        """What the round starts from, as its opening said."""
+        terms = self._device.terms
+        opening = Opening(
             federation=terms.federation,
             terms=terms.digest(),
             session=self._state["session"],
             round=self._state["round"],
             parameters=self._state["parameters"],
             prior=self._state["prior"],
-        ).starting_prior(terms.pack)
-        values = summand_of(self._device.evidence(), prior, terms.settings.norm_bound)
-        steps = quantise_at_random(values, kept.norm_bound)[0]
-        if kept.share_variance:
-            steps = steps + self._noise(kept.numbers, kept.share_variance)
-        return steps.numpy()
+        )
+        return opening.starting_prior(terms.pack)
 
     def _noise(self, count: int, variance: Fraction) -> torch.Tensor:
         return discrete_gaussian(count, variance)
@@ -256,7 +266,7 @@ class RoundMember:
 
     def _check_ratings(self) -> None:
         """Few answers can be read from an update; below the agreed number nothing is sent."""
-        evidence, least = self._device.evidence(), self._device.terms.minimum_ratings
+        evidence, least = self._evidence(), self._device.terms.minimum_ratings
         if evidence.people != 1:
             raise ConsentError(f"a device answers for one person, not for {evidence.people}")
         given = evidence.answers

@@ -71,6 +71,16 @@ class Sums:
     dropped: Counter[Reason] = field(default_factory=Counter)
     reason: str = ""
 
+    def released(self) -> Integers:
+        """The sum.
+
+        Raises:
+            CohortError: there is none.
+        """
+        if self.total is None:
+            raise CohortError(self.reason)
+        return self.total
+
 
 def gather_keys(
     exchange: Exchange, nodes: list[int], opening: Opening, admit: Callable[[RosterEntry], None]

@@ -6,9 +6,10 @@ For tests, attacks and measurements. Faults are a function between a member's an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from client.device import Device
@@ -26,18 +27,20 @@ from common.rounds import (
     SHARES,
     UNMASK,
     UPDATE,
+    UPDATE_PURPOSE,
     MaskedRequest,
     Opening,
     Record,
     SharesRequest,
     UnmaskRequest,
+    Update,
     UpdateRequest,
 )
 from common.signing import SigningKey
 from common.terms import Terms, Trust
 from common.wire import Wire
 from server.intake import Answer
-from server.secure_round import PlainSum, Sums, add_up, certified, gather_keys
+from server.secure_round import Integers, PlainSum, Sums, add_up, certified, gather_keys
 
 PACK = "a" * 64
 _READ: dict[str, type[Record]] = {
@@ -84,6 +87,17 @@ def invented_evidence(member: int, parameters: int, answers: int = 4) -> Evidenc
     )
 
 
+class Watched(RoundMember):
+    """A member whose vector is written down before it is masked, to compare with what a server finds out."""
+
+    sent: dict[int, Integers] = {}  # noqa: RUF012 - one dictionary for all, cleared by ``Members``
+
+    def _vector(self) -> Integers:
+        vector = super()._vector()
+        self.sent[self._own] = vector
+        return vector
+
+
 class Members:
     """Devices numbered from 1, node ``i`` being member ``i``, each with a ledger of its own.
 
@@ -99,9 +113,10 @@ class Members:
         agreed: Terms,
         count: int,
         folder: Path,
-        make: Callable[[Device, dict[str, object]], RoundMember] = RoundMember,
+        make: Callable[[Device, dict[str, object]], RoundMember] = Watched,
     ) -> None:
         self.terms, self.authority, self._make = agreed, SigningKey.generate(), make
+        Watched.sent.clear()
         self.devices = {number: self._device(number, folder) for number in range(1, count + 1)}
         self.states: dict[int, dict[str, object]] = {number: {} for number in self.devices}
         self.refusals: list[tuple[str, int, PlglError]] = []
@@ -142,6 +157,16 @@ class Members:
             return None
         return answer.to_wire()
 
+    @property
+    def sent(self) -> dict[int, Integers]:
+        """What each member really added, noise included, before masks."""
+        return Watched.sent
+
+    def added(self, who: Iterable[int]) -> Integers:
+        """The sum of what these members really sent."""
+        total: Integers = np.stack([self.sent[number] for number in who]).sum(0)
+        return total
+
     def exchange(self, stage: str, contents: Mapping[int, Wire]) -> Iterator[Answer]:
         """A stage with all its nodes; see ``server.intake.Exchange``."""
         for node, content in contents.items():
@@ -161,3 +186,21 @@ class Members:
         entries, dropped = gather_keys(self.exchange, list(self.devices), opening, admit)
         sums = add_up(self.exchange, entries, opening, self.terms, plain=plain)
         return dataclasses.replace(sums, dropped=sums.dropped + dropped)
+
+
+class Poisoner:
+    """A fault: one member sends bytes of its own choice for its vector, properly signed."""
+
+    def __init__(self, members: Members, member: int, total: bytes) -> None:
+        self._members, self._member, self._total = members, member, total
+
+    def __call__(
+        self, stage: str, node: int, content: Mapping[str, object] | None
+    ) -> list[Mapping[str, object] | None]:
+        """The answers that arrive; see ``Fault``."""
+        if stage != UPDATE or node != self._member or content is None:
+            return [content]
+        answer = Update.from_wire(content)
+        opening = self._members.opening(answer.round, answer.session)
+        signature = self._members.devices[node].key.sign(UPDATE_PURPOSE, opening.context() + self._total)
+        return [{**content, "total": self._total, "signature": signature}]

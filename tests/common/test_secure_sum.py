@@ -1,10 +1,11 @@
 import math
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import hypergeom
+from scipy.stats import hypergeom  # type: ignore[import-untyped]
 
 from common import secure_sum
 from common.errors import ProtocolError
@@ -15,10 +16,10 @@ ALPHA = 1e-4
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 12), st.integers(0, 8), st.randoms())
-def test_any_enough_shares_give_a_secret_back(secret: bytes, threshold: int, more: int, draw: "object") -> None:
+def test_any_enough_shares_give_a_secret_back(secret: bytes, threshold: int, more: int, draw: Random) -> None:
     holders = list(range(3, 3 + threshold + more))
     shares = split(secret, threshold, holders)
-    draw.shuffle(holders)  # type: ignore[attr-defined]
+    draw.shuffle(holders)
     assert combine(shares, coefficients(holders[:threshold])) == secret
 
 
