@@ -191,9 +191,9 @@ def run(
         if report.released == 0:
             runner.check()  # says so if it was the budget
             reasons = "; ".join(dict.fromkeys(each["reason"] for each in report.rounds if each["reason"]))
+            why = reasons or report.details or "no round began"
             raise CohortError(
-                f"run {report.run} {report.outcome} without a release: {reasons or report.details or 'no round began'}; "
-                f"see plgl federation status {folder}"
+                f"run {report.run} {report.outcome} without a release: {why}; see plgl federation status {folder}"
             )
     values = {"run": str(report.run), "outcome": report.outcome, "released": report.released, "rounds": report.rounds}
     if as_json:
@@ -251,9 +251,8 @@ def members(folder: Folder, as_json: Json = False) -> None:
         return
     for each in listed:
         end = f"until {_day(each['expires'])}" if each["revoked"] is None else f"ended {_day(each['revoked'])}"
-        print(
-            f"{each['member']:>6}  {each['key']}  since {_day(each['enrolled'])}  {end}  {each['reason'] or ''}".rstrip()
-        )
+        since, reason = _day(each["enrolled"]), each["reason"] or ""
+        print(f"{each['member']:>6}  {each['key']}  since {since}  {end}  {reason}".rstrip())
 
 
 @app.command()

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,14 +201,14 @@ class Gate:
         try:
             response = await self._route(request, body)
         except _Refusal as refusal:
-            await self._note(lambda audit: audit.refused(refusal.reason))
+            await self._note(partial(Audit.refused, reason=refusal.reason))
             await body.drain(2 * self.settings.fleet_bytes)
             headers = {} if refusal.retry_seconds is None else {"retry-after": str(refusal.retry_seconds)}
             if not body.finished:
                 headers["connection"] = "close"
             response = JSONResponse({"error-message": refusal.message}, refusal.status, headers)
         except ClientDisconnect:
-            await self._note(lambda audit: audit.refused("cut short"))
+            await self._note(partial(Audit.refused, reason="cut short"))
             return
         with anyio.move_on_after(2 * self.settings.answer_seconds):  # who reads too slowly is cut off
             await response(request.scope, request.receive, send)

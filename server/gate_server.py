@@ -83,6 +83,7 @@ def gate_config(gate: Gate, *, host: str, port: int, certificate: Path, key: Pat
         port=port,
         http=limited(gate.settings),
         ws="none",
+        interface="asgi3",
         lifespan="on",
         log_config=None,
         log_level=logging.ERROR,

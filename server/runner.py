@@ -102,8 +102,10 @@ class Runner:
             raise SettingError(f"rounds={rounds} or stage_seconds={stage_seconds:g} is out of range; try 4 and 60")
         with self._view() as view:
             before = max((entry.number for entry in view.rounds()), default=0)
-        config = {"federation": str(self._federation.folder), "rounds": rounds, "stage-seconds": float(stage_seconds)}
-        number = self._control.start_run(self._federation.bundle.read_bytes(), config)
+        number = self._control.start_run(
+            self._federation.bundle.read_bytes(),
+            {"federation": str(self._federation.folder), "rounds": rounds, "stage-seconds": float(stage_seconds)},
+        )
         audit = Audit(self._federation.audit_log)
         audit.record(Event.RUN_STARTED, run=number, rounds=rounds)
         try:
