@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from common.errors import EnrolmentError, SettingError, SignatureError, StoreInU
 from common.files import write_privately
 from common.invite import Invite
 from common.signing import SigningKey
+
+PENDING = "joining"  # which token the keys were made for, until there is a certificate
 
 
 def join(
@@ -54,7 +57,7 @@ def join(
     folder = (federations_folder() if root is None else root) / invite.terms.federation
     private_folder(folder)
     with _alone(folder):
-        key, node_key = _keys(folder)
+        key, node_key = _keys(folder, invite.token)
         with Gate(invite, clock=clock) as gate:
             gate.greet()
             certificate = gate.enrol(invite.token, key, node_key)
@@ -74,6 +77,7 @@ def join(
         )
         Ledger.open(folder / LEDGER, create=True).close()  # one from an earlier membership counts on
         made.save()
+        (folder / PENDING).unlink()
     return made
 
 
@@ -131,20 +135,26 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _keys(folder: Path) -> tuple[SigningKey, str]:
-    """The keys of this device, made and written where there are none: the member's, and the connection's public one."""
+def _keys(folder: Path, token: str) -> tuple[SigningKey, str]:
+    """The keys of this device for this token, made and written where there are none.
+
+    Keys that were made for another token may be known to the gate already, which takes none twice.
+
+    Returns:
+        The member's key, and the public one of the connection as OpenSSH text.
+    """
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-    if not (folder / KEY).exists():
+    made_for = hashlib.sha256(token.encode()).hexdigest().encode()
+    if not (folder / PENDING).exists() or (folder / PENDING).read_bytes() != made_for:
         write_privately(folder / KEY, SigningKey.generate().to_bytes())
-    if not (folder / NODE_KEY).exists():
-        made = ec.generate_private_key(ec.SECP384R1())
-        raw = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        raw = ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         write_privately(folder / NODE_KEY, raw)
+        write_privately(folder / PENDING, made_for)
     try:
         key = SigningKey.from_bytes((folder / KEY).read_bytes())
         public = read_node_key(folder).public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     except (OSError, ValueError, TypeError, SignatureError) as error:
-        raise EnrolmentError(f"a key in {folder} is damaged; remove that folder and join again") from error
+        raise EnrolmentError(f"a key in {folder} is damaged; remove {PENDING} there and join again") from error
     return key, public.decode()

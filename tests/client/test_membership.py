@@ -92,6 +92,17 @@ def test_the_same_keys_are_sent_again_after_a_crash(operator: Any, root: Path) -
     assert len(set(keys)) == 1
 
 
+def test_another_invitation_gets_other_keys(operator: Any, root: Path) -> None:
+    operator.enrolled = JSONResponse({"error-message": "not today"}, 403)
+    with pytest.raises(EnrolmentError, match="not today"):
+        join(operator.invite(), root=root)
+    operator.enrolled = None
+    join(operator.invite(), root=root)
+    first, second = (body for path, body in operator.asked if path == "/plgl/enrol")
+    assert first["key"] != second["key"]
+    assert first["node_key"] != second["node_key"]
+
+
 def test_who_is_a_member_already_is_told_so(operator: Any, root: Path) -> None:
     join(operator.invite(), root=root)
     with pytest.raises(EnrolmentError, match="member 1 of 'Test people' already"):
