@@ -7,8 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 14, 30
+WIDTH, HEIGHT = 760, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 2, 14, 34
 _MOST = 60
 
 

@@ -112,15 +112,28 @@ class _Desk:
 
     def trouble(self) -> list[str]:
         """Why the federation is not ready; what cannot be read is a reason too."""
-        try:
-            found = troubles(self.look())
-            latest = self.look().view.releases()
-            if latest and self._expires(latest[-1][0], latest[-1][1]) <= self._clock():
-                found.append("the newest release has expired; run a round")
-            self._audit.verify()
-        except PlglError as error:
-            return [_without_paths(error, self._federation)]
+        found: list[str] = []
+        checks: tuple[Callable[[], list[str]], ...] = (self._blocked, self._stale, self._damaged_log)
+        for check in checks:
+            try:
+                found += [reason for reason in check() if reason not in found]
+            except PlglError as error:
+                reason = _without_paths(error, self._federation)
+                found += [reason] * (reason not in found)
         return found
+
+    def _blocked(self) -> list[str]:
+        return troubles(self.look())
+
+    def _stale(self) -> list[str]:
+        releases = self.look().view.releases()
+        if not releases or self._expires(*releases[-1]) > self._clock():
+            return []
+        return ["the newest release has expired; run a round"]
+
+    def _damaged_log(self) -> list[str]:
+        self._audit.verify()
+        return []
 
     async def page(self, request: Request) -> Response:
         return await run_in_threadpool(self._page, request)

@@ -145,7 +145,7 @@ def _round(entry: RoundEntry, least: int) -> dict[str, Any]:
         "asked": None if asked is None else shown(asked, least),
         "answered": None if answered is None else shown(answered, least),
         "no_answer": sum(count for reason, count in dropped.items() if reason in QUIET) if enough else None,
-        "rejected": {reason: count for reason, count in sorted(dropped.items()) if reason not in QUIET},
+        "rejected": {reason: count for reason, count in sorted(dropped.items()) if count and reason not in QUIET},
         "seconds": record.get("seconds"),
         "clip_fraction": released.get("clip_fraction"),
         "noise_std": released.get("noise_std"),
