@@ -105,6 +105,8 @@ def read_document(raw: bytes, public: bytes, purpose: str) -> dict[str, Any]:
         if set(values) != {"content", "signature"} or not isinstance(content, dict):
             raise ValueError("it has other fields")
         plain = canonical(content)
+        if canonical({"content": content, "signature": signature.hex()}) + b"\n" != raw:
+            raise ValueError("it is written another way")  # so that one document has one hash
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SignatureError(f"this is no signed {purpose}; it is damaged or cut short, fetch it again") from error
     verify(public, purpose, plain, signature)

@@ -11,14 +11,26 @@ import hashlib
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import SettingError
 from common.privacy.settings import PrivacySettings
 from common.signing import canonical
 
+_E = TypeVar("_E", bound=StrEnum)
+
 PROTOCOL = 1
 """Version of what members and servers say to each other."""
+
+
+class Rule(StrEnum):
+    """How the server combines updates; all but the mean need central trust, because they look at single updates."""
+
+    MEAN = "mean"
+    TRIMMED_MEAN = "trimmed-mean"
+    MEDIAN = "median"
+    KRUM = "krum"
+    MULTI_KRUM = "multi-krum"
 
 
 class Trust(StrEnum):
@@ -51,6 +63,8 @@ class Terms:
             shares are sized so that these alone give all of it. Only with distributed trust, else equal to
             ``minimum_people``.
         minimum_ratings: a member with fewer answers of its own does not take part.
+        rule: how updates are combined; proofs of what one person can do to each are in ``server.robust``.
+        malicious: people the rule withstands; 0 with the mean.
         step: learning rate of the M-step; it is post-processing and costs no privacy.
         protocol: version of the messages.
     """
@@ -63,6 +77,8 @@ class Terms:
     trust: Trust = Trust.DISTRIBUTED
     honest_people: int
     minimum_ratings: int = 50
+    rule: Rule = Rule.MEAN
+    malicious: int = 0
     step: float = 1.5
     protocol: int = PROTOCOL
 
@@ -84,6 +100,16 @@ class Terms:
             )
         if self.minimum_ratings < 0:
             raise SettingError(f"minimum_ratings={self.minimum_ratings} must be >= 0; try 50")
+        if self.rule is not Rule.MEAN and self.trust is not Trust.CENTRAL:
+            raise SettingError(
+                f"rule={self.rule} needs to see single updates, which trust={self.trust} forbids; use trust=central, "
+                "or rule=mean, where clipping bounds what anybody can do"
+            )
+        if not 0 <= 2 * self.malicious < self.settings.expected_people or (self.rule is Rule.MEAN and self.malicious):
+            raise SettingError(
+                f"malicious={self.malicious} must be 0 with rule=mean, and fewer than half of "
+                f"expected_people={self.settings.expected_people} otherwise"
+            )
         if not 0 < self.step < math.inf:
             raise SettingError(f"step={self.step} must be > 0 and finite; try 1.5")
         if self.protocol != PROTOCOL:
@@ -100,7 +126,7 @@ class Terms:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "trust": str(self.trust)}
+        return {**dataclasses.asdict(self), "trust": str(self.trust), "rule": str(self.rule)}
 
     @classmethod
     def from_json(cls, values: object) -> Terms:
@@ -116,14 +142,26 @@ class Terms:
         if not isinstance(settings, dict):
             raise SettingError("the settings in terms must be an object")
         checked["settings"] = PrivacySettings(**_typed(PrivacySettings, settings, "settings"))
-        try:
-            checked["trust"] = Trust(str(checked["trust"]))
-        except ValueError as error:
-            raise SettingError(f"trust={str(checked['trust'])[:40]!r} must be one of {', '.join(Trust)}") from error
+        checked["trust"] = _one_of(Trust, "trust", checked["trust"])
+        checked["rule"] = _one_of(Rule, "rule", checked["rule"])
         return cls(**checked)
 
 
-_KINDS = {"str": (str,), "int": (int,), "float": (float, int), "Trust": (str,), "PrivacySettings": (dict,)}
+def _one_of(kind: type[_E], name: str, value: object) -> _E:
+    try:
+        return kind(str(value))
+    except ValueError as error:
+        raise SettingError(f"{name}={str(value)[:40]!r} must be one of {', '.join(kind)}") from error
+
+
+_KINDS = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "Trust": (str,),
+    "Rule": (str,),
+    "PrivacySettings": (dict,),
+}
 
 
 def _typed(record: Any, values: dict[str, Any], name: str) -> dict[str, Any]:

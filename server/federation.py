@@ -240,7 +240,7 @@ class Federation:
                 authority=self.public,
                 release_key=self.key("release"),
                 journal=journal,
-                revoked=lambda member: not book.is_active(member),
+                active=lambda: {member.number for member in book.active()},
                 releases=self.releases,
             )
 

@@ -19,7 +19,7 @@ from common.errors import SettingError
 from common.privacy.accounting import DISCRETE_MARGIN, SMALLEST_SIGMA, noise_multiplier, zcdp
 from common.privacy.fixed_point import SCALE, random_sensitivity
 from common.privacy.statement import PrivacyStatement
-from common.terms import Terms, Trust
+from common.terms import Rule, Terms, Trust
 from common.version import version
 
 SMALLEST_SHARE = 100
@@ -63,7 +63,7 @@ def promise(terms: Terms) -> Promise:
     norm_bound = summand.norm_bound(terms.settings.norm_bound)
     one = random_sensitivity(norm_bound, numbers)
     # Without a trusted party each message is a release of its own: any two answers of a person must look alike.
-    sensitivity = 2 * one if terms.trust is Trust.LOCAL else one
+    sensitivity = 2 * one if terms.trust is Trust.LOCAL else one * rule_factor(terms)
     settings = terms.settings
     z = noise_multiplier(settings.epsilon, settings.delta, settings.participations)
     sigma = z * (1 + DISCRETE_MARGIN) * sensitivity
@@ -86,6 +86,21 @@ def promise(terms: Terms) -> Promise:
         share_variance=share,
         noise_multiplier=math.sqrt(total) / sensitivity,
     )
+
+
+def rule_factor(terms: Terms) -> int:
+    """How many times its own norm one person, added or removed, can move what the rule gives before it is divided.
+
+    A trimmed sum moves no further than a plain one; the sum of the rows that Krum chooses can change altogether. The
+    proofs are in ``server.robust``, which is tested to say the same.
+    """
+    people = terms.settings.expected_people
+    if terms.rule is Rule.KRUM:
+        return 2
+    if terms.rule is Rule.MULTI_KRUM:
+        chosen = people - terms.malicious - 2
+        return min(2 * chosen, 2 * min(chosen, people - chosen) + 1)
+    return 1
 
 
 _TRUST = {
@@ -121,7 +136,7 @@ def statement_of(terms: Terms, rounds: int) -> PrivacyStatement:
         adjacency=(
             "replace one person's ratings by any others" if terms.trust is Trust.LOCAL else "add or remove one person"
         ),
-        mechanism=f"{noise} on integers, scale {SCALE}, stochastic rounding",
+        mechanism=f"{noise} on integers, scale {SCALE}, stochastic rounding, {terms.rule}",
         trust=_TRUST[terms.trust].format(honest=terms.honest_people),
         sensitivity=kept.sensitivity / SCALE,
         noise_multiplier=kept.noise_multiplier,
