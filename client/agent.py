@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -19,7 +20,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -27,19 +27,20 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.agent_status import LOCK, STATUS, Status
 from client.app import device_app
 from client.fleet import Fleet, FleetError, RunOver, Trouble
-from client.gate import tls_context
-from client.membership import Membership
+from client.gate import Gate, tls_context
+from client.membership import Membership, record_verdict
 from client.store_files import ProcessLock
-from common.errors import DeploymentError, EnrolmentError, PlglError, StorageError, StoreInUse
+from common.errors import ConsentError, DeploymentError, EnrolmentError, PlglError, StorageError, StoreInUse
 from common.files import write_privately
 from common.rounds import MASKED, UPDATE
 
 if TYPE_CHECKING:
+    from client.likelihood import Evidence
     from client.vault import KeyringLike
 
-STATUS = "agent.json"
 NOT_ALLOWED = 7  # Flower's code for a bundle that is refused
 FAILED = 2  # Flower's code for an app that raised
 MOST_RUNS = 4
@@ -72,54 +73,6 @@ class Pace:
     heartbeat: float = 30.0
     releases: float = 6 * 3600.0
     after_round: float = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """What an edge process last did, as ``agent.json`` says it. Times are seconds since 1970, 0 for never.
-
-    Attributes:
-        pid: its process.
-        connected: whether the server knows it as online.
-        changed: when this was written.
-        answered: rounds in which a vector was sent.
-        last_round: when that was last.
-        refused: messages that were refused.
-        last_refusal: why, the last time.
-        last_refused: when that was.
-        trouble: why there is no connection; empty where there is one.
-        release: what came of the last look for a release.
-    """
-
-    pid: int = 0
-    connected: bool = False
-    changed: float = 0.0
-    answered: int = 0
-    last_round: float = 0.0
-    refused: int = 0
-    last_refusal: str = ""
-    last_refused: float = 0.0
-    trouble: str = ""
-    release: str = ""
-
-    @classmethod
-    def read(cls, folder: Path) -> Status | None:
-        """The status of a membership; None where no edge process ran yet, or it cannot be read."""
-        try:
-            return cls(**json.loads((folder / STATUS).read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-
-def running(folder: Path) -> bool:
-    """Whether an edge process of this membership runs now."""
-    if not (folder / "agent.lock").exists():
-        return False
-    try:
-        ProcessLock(folder / "agent.lock").close()
-    except StoreInUse:
-        return True
-    return False
 
 
 class Agent:
@@ -162,6 +115,7 @@ class Agent:
         self._contexts: OrderedDict[int, Context] = OrderedDict()
         self._status = Status()
         self._look_at = 0.0  # for a release, in monotonic seconds
+        self._offered = b""  # SHA-256 of the release that was judged last
         self._refusals = _Refusals()
 
     def stop(self) -> None:
@@ -200,7 +154,7 @@ class Agent:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         try:
-            lock = ProcessLock(self.membership.folder / "agent.lock")
+            lock = ProcessLock(self.membership.folder / LOCK)
         except StoreInUse as error:
             raise DeploymentError(
                 f"an edge process of {self.membership.terms.name!r} runs already; stop it first"
@@ -297,8 +251,44 @@ class Agent:
         self._say(f"refused: {why}")
 
     def _look_for_release(self) -> None:
-        """Fetch what is new; trouble is noted and never more than that."""
+        """Fetch what is new and try it on the person's own answers; trouble is noted and never more than that."""
         self._look_at = time.monotonic() + self._pace.releases * random.uniform(0.8, 1.0)
+        try:
+            evidence = self._evidence()
+            with Gate(self.membership.invite, clock=self._clock) as gate:
+                raw = gate.latest_release()
+            if raw is not None and hashlib.sha256(raw).digest() != self._offered:
+                self._offer(raw, evidence)
+                self._offered = hashlib.sha256(raw).digest()
+        except (ConsentError, StoreInUse):  # nobody could say what the release is worth: later
+            self._look_at = time.monotonic() + self._pace.after_round
+        except PlglError as error:
+            self._note(release=f"no release could be fetched: {error}")
+
+    def _evidence(self) -> Evidence | None:
+        """What a release is tried on; None where there are no answers."""
+        try:
+            return self._device.evidence()
+        except (ConsentError, StoreInUse):
+            raise
+        except PlglError:
+            return None
+
+    def _offer(self, raw: bytes, evidence: Evidence | None) -> None:
+        shelf, terms = self.membership.shelf(), self.membership.terms
+        verdict = shelf.offer(
+            raw,
+            release_key=self.membership.invite.release_key,
+            terms=terms,
+            ledger=self._device.ledger,
+            now=self._clock(),
+            evidence=evidence,
+            scale=self.membership.pack().component_scale[: terms.components],
+        )
+        record_verdict(self.membership, verdict, self._clock())
+        said = f"a release was {'taken up' if verdict.accepted else 'refused'}: {verdict.reason}"
+        self._note(release=said)
+        self._say(said)
 
     def _note(self, **changes: object) -> None:
         self._status = dataclasses.replace(self._status, **{**changes, "changed": self._clock()})  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from client.gate import Gate
-from client.store_files import wipe
+from client.store_files import private_folder, wipe
 from common.enrolment import MemberCertificate
 from common.errors import ConsentError, EnrolmentError, PackError, PlglError, SignatureError
 from common.files import write_privately
@@ -33,11 +33,14 @@ if TYPE_CHECKING:  # torch comes with these
     from client.generators.pack import GeneratorPack
     from client.ledger import Ledger
     from client.likelihood import Evidence
+    from client.releases import Shelf, Verdict
     from client.vault import KeyringLike
+    from common.prior import PopulationPrior
 
 FORMAT = "plgl-membership-1"
 RECORD, NODE_KEY, KEY, LEDGER = "membership.json", "node.key", "enrolment.key", "ledger.db"
 _LARGEST_RECORD = 1 << 20
+_VERDICTS = 100
 
 
 def federations_folder() -> Path:
@@ -175,6 +178,23 @@ class Membership:
 
         return Ledger.open(self.folder / LEDGER)
 
+    def shelf(self) -> Shelf:
+        """The release this device took up, if any."""
+        from client.releases import Shelf
+
+        return Shelf(self.folder / "releases", release_key=self.invite.release_key)
+
+    def starting_prior(self) -> PopulationPrior:
+        """What a round would start from: the release in use, or the prior of somebody who knows nobody.
+
+        Raises:
+            PackError: the generator pack is not here any more.
+        """
+        from client.consent import starting_prior
+
+        release = self.shelf().current()
+        return starting_prior(self.terms, self.pack()) if release is None else release.prior
+
     def device(
         self,
         passphrase: str | None = None,
@@ -242,6 +262,27 @@ class Membership:
             wipe(self.folder / name)
         (self.folder / "agent.json").unlink(missing_ok=True)
         return problem
+
+
+def record_verdict(membership: Membership, verdict: Verdict, at: float) -> None:
+    """Write down what became of a release, for the person to look at; the newest `_VERDICTS` are kept.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    line = {"at": int(at), "accepted": verdict.accepted, "reason": verdict.reason, "changes": list(verdict.changes)}
+    kept = [*verdicts(membership), line][-_VERDICTS:]
+    private_folder(membership.folder / "releases")
+    write_privately(membership.folder / "releases" / "verdicts.json", json.dumps(kept).encode())
+
+
+def verdicts(membership: Membership) -> list[dict[str, Any]]:
+    """What became of releases, oldest first: ``at``, ``accepted``, ``reason``, ``changes``."""
+    try:
+        kept = json.loads((membership.folder / "releases" / "verdicts.json").read_bytes())
+        return [{name: each[name] for name in ("at", "accepted", "reason", "changes")} for each in kept]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 def memberships(root: Path | None = None) -> list[Membership]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from common.errors import ConsentError, PlglError, StoreError, WrongKey
+from common.errors import ConsentError, PlglError, ReleaseError, StoreError, WrongKey
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
     from client.consent import Preview
     from client.generators.pack import GeneratorPack
     from client.membership import Membership
+    from common.prior import PopulationPrior
     from common.terms import Terms
 
 app = typer.Typer(help="What you share with a federation: see it, pause, resume, leave.", no_args_is_help=True)
@@ -77,6 +78,7 @@ def _previewed(member: Membership, given: str | None, *, interactive: bool) -> t
         member.profile,
         limit=member.limit,
         folder=member.folder,
+        prior=member.starting_prior(),
         read=why is None,
     )
     return preview, why or reason
@@ -84,7 +86,7 @@ def _previewed(member: Membership, given: str | None, *, interactive: bool) -> t
 
 def describe(member: Membership) -> dict[str, Any]:
     """A membership and what its edge process last did, as plain values."""
-    from client.agent import Status, running
+    from client.agent_status import Status, running
 
     status = Status.read(member.folder) or Status()
     alive = running(member.folder)
@@ -205,6 +207,39 @@ def run(federation: Which = None, passphrase_file: File = None, home: Home = Non
         print(json.dumps({"success": True, **describe(member)}))
 
 
+@app.command()
+def releases(
+    federation: Which = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder to write the prior in use to, for plgl rate --prior.")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show the priors that were fetched, what changed in them, and which one is in use."""
+    from client.membership import membership_of, verdicts
+
+    member = membership_of(federation, home)
+    current = member.shelf().current()
+    if save is not None:
+        if current is None:
+            raise ReleaseError("no release is in use; there is nothing to save yet")
+        current.prior.save(save)
+    found = verdicts(member)
+    in_use = None if current is None else {"version": current.version, "expires": current.expires}
+    if as_json:
+        print(json.dumps({"success": True, "in-use": in_use, "releases": found}))
+        return
+    console = Console()
+    console.print("no release is in use" if current is None else f"release {current.version} is in use", **_PLAIN)
+    for each in found:
+        console.print(f"{when(each['at'])} {'taken up' if each['accepted'] else 'refused'}: {each['reason']}", **_PLAIN)
+        for line in each["changes"]:
+            console.print(f"  {line}", **_PLAIN)
+    if save is not None:
+        console.print(f"saved in {save}; start from it with: plgl rate --prior {save}", **_PLAIN)
+
+
 def edge_process(member: Membership, passphrase: str | None, said: Console) -> None:
     """Run the edge process of a membership in the foreground, until SIGINT or SIGTERM."""
     from client.agent import Agent, run_until_stopped
@@ -258,6 +293,7 @@ def preview_of(
     *,
     limit: int,
     folder: Path,
+    prior: PopulationPrior | None = None,
     read: bool = True,
 ) -> tuple[Preview, str | None]:
     """What would be sent now, and why there is no example where there is none.
@@ -270,6 +306,7 @@ def preview_of(
         profile: whose answers.
         limit: participations the person allows.
         folder: of the membership; its ledger counts where there is one.
+        prior: what a round would start from; None for that of somebody who knows nobody.
         read: whether to look at the answers at all.
 
     Raises:
@@ -297,5 +334,6 @@ def preview_of(
     if (folder / LEDGER).exists():
         with Ledger.open(folder / LEDGER) as ledger:
             spent = ledger.spent(terms.federation)
-    preview = Preview.of(terms, evidence=evidence, prior=starting_prior(terms, pack), spent=spent, limit=limit)
+    start = starting_prior(terms, pack) if prior is None else prior
+    preview = Preview.of(terms, evidence=evidence, prior=start, spent=spent, limit=limit)
     return preview, why

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from client.session import Session
-from client.web import asking, browsing, keeping, views
+from client.web import asking, browsing, keeping, sharing, views
 from client.web.deck import Deck
 from client.web.guard import Guard
 from client.web.pictures import SIZES
@@ -52,6 +52,7 @@ def create_app(
     any_port: bool = False,
     mode: str = "pair",
     size: int = SIZES["big"],
+    memberships: Path | None = None,
 ) -> FastAPI:
     """The rating page for a session.
 
@@ -65,6 +66,7 @@ def create_app(
         any_port: also loopback names with any port.
         mode: how to ask first.
         size: pixels of a picture, at most.
+        memberships: folder of the memberships in federations; None for the usual one.
 
     Raises:
         SettingError: there is no such mode.
@@ -78,8 +80,8 @@ def create_app(
 
     app = _Page(title="plgl", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.guard = {"token": token, "hosts": hosts, "any_port": any_port}
-    app.state.deck = deck
-    for part in (asking, browsing, keeping):
+    app.state.deck, app.state.memberships = deck, memberships
+    for part in (asking, browsing, keeping, sharing):
         app.include_router(part.router)
     app.mount("/static", _Static(directory=STATIC), name="static")
     app.add_exception_handler(RequestValidationError, _malformed)

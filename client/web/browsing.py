@@ -12,6 +12,7 @@ from client.curator import SURPRISE
 from client.web import views
 from client.web.asking import Table, item_named
 from client.web.pictures import SIZES
+from client.web.sharing import Root, contributed
 
 router = APIRouter()
 Surprise = Annotated[float, Form(ge=0, le=1, allow_inf_nan=False)]
@@ -56,10 +57,11 @@ def favourites(deck: Table) -> HTMLResponse:
 
 
 @router.get("/history")
-def history(deck: Table, page: Annotated[int, Query(ge=1, le=10**9)] = 1) -> HTMLResponse:
+def history(deck: Table, root: Root, page: Annotated[int, Query(ge=1, le=10**9)] = 1) -> HTMLResponse:
     """What this person said."""
+    used = contributed(deck, root)
     with deck.lock:
-        return HTMLResponse(views.page(deck, "history.html", "/history", **views.history(deck, page)))
+        return HTMLResponse(views.page(deck, "history.html", "/history", **views.history(deck, page), used=used))
 
 
 @router.post("/history/remove")

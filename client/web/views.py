@@ -199,6 +199,7 @@ def _row(deck: Deck, entry: Rated) -> dict[str, Any]:
         "pictures": [
             {"name": name(item), "item": item.id, "chosen": place == _chosen(entry)} for place, item in enumerate(items)
         ],
+        "at": entry.at,
         "when": datetime.fromtimestamp(entry.at).strftime("%d %b %Y, %H:%M"),
         "context": entry.context,
         "foretold": entry.foretold,

@@ -25,7 +25,8 @@ from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartR
 from flwr.proto.fab_pb2 import Fab
 from flwr.supercore.control.control_http_client import ControlHttpClient
 
-from client.agent import STATUS, Agent, Pace, Status, running
+from client.agent import Agent, Pace
+from client.agent_status import STATUS, Status, running
 from client.gate import tls_context
 from client.joining import join
 from client.membership import Membership
