@@ -178,7 +178,7 @@ def test_trouble_with_ledger_or_disk_is_no_verdict(tmp_path: Path, ledger: Ledge
         ({"covariance": 40 * FLAT.covariance}, None),
         ({"covariance": 0.03 * FLAT.covariance}, None),
         ({"covariance": 0.01 * FLAT.covariance}, "typical spread"),
-        ({"covariance": torch.diag(torch.tensor([1, 1, 1, 1, 1e-4], dtype=torch.float64))}, "least spread"),
+        ({"covariance": torch.diag(torch.tensor([1, 1, 1, 1, 1e-6], dtype=torch.float64))}, "least spread"),
         ({"covariance": torch.diag(torch.tensor([1, 1, 1, 1, 101], dtype=torch.float64))}, "greatest spread"),
         ({"thresholds": FLAT.thresholds + 1e-6}, "cuts between stars"),
     ],
