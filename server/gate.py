@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,14 @@ class Gate:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
         verify = tls_context(self._back.tls_authority)
         # the environment's proxies must not see the way to the SuperLink; redirects are not followed
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # nodes share the client, and no state
         async with httpx.AsyncClient(
-            verify=verify, timeout=timeout, limits=limits, trust_env=False, headers={"accept-encoding": "identity"}
+            verify=verify,
+            timeout=timeout,
+            limits=limits,
+            trust_env=False,
+            cookies=no_cookies,
+            headers={"accept-encoding": "identity"},
         ) as self._client:
             yield
 

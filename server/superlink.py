@@ -234,11 +234,12 @@ class Control:
 
         with self._asking("list nodes"):
             found = self._client.ListNodes(ListNodesRequest()).nodes_info
-        nodes = [Node(number=n.node_id, key=_openssh(n.public_key), online=n.status == "online") for n in found]
+        here = [each for each in found if each.status != "unregistered"]  # those stay in its list
+        nodes = [Node(number=n.node_id, key=_openssh(n.public_key), online=n.status == "online") for n in here]
         return {node.key: node for node in nodes}
 
     def register(self, key: str, name: str) -> None:
-        """Let a node in; one that is in already stays so.
+        """Let a node in; one that is in already stays so, one that was removed stays out.
 
         Args:
             key: its public key, OpenSSH text.
@@ -417,8 +418,10 @@ def _end_group(number: int, ended: Callable[[], bool]) -> None:
 
 def _command_of(number: int) -> str:
     """Command line of a process; empty if there is none."""
-    asked = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(number)], capture_output=True, check=False)
-    return asked.stdout.decode(errors="replace").strip()
+    columns = ["-o", "stat=", "-o", "command="]
+    asked = subprocess.run(["ps", "-ww", *columns, "-p", str(number)], capture_output=True, check=False)
+    state, _, command = asked.stdout.decode(errors="replace").strip().partition(" ")
+    return "" if state.startswith("Z") else command  # Z: it has ended, its parent has not looked yet
 
 
 def _state(run: Any) -> RunState:

@@ -64,7 +64,7 @@ class Supervisor:
         self._audit = Audit(federation.audit_log)
         self._book = federation.book()
         self._superlink = SuperLink(federation, settings.superlink_port)
-        self._known: list[Member] | None = None
+        self._known: tuple[list[Member], list[Member]] | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Start everything, keep it running, and stop it in order once ``stop`` is set.
@@ -134,12 +134,13 @@ class Supervisor:
 
     def _reconcile(self) -> None:
         """Bring the SuperLink's node keys in line with the book, where that has changed."""
-        active = self._book.active()
-        if active != self._known:
+        # all who were ever enrolled, too: the gate lets keys in by itself, and who has gone again since is not active
+        now = (self._book.members(), self._book.active())
+        if now != self._known:
             with self._superlink.control() as control:
                 for line in control.reconcile(self._book.active):
                     self._say(line)
-            self._known = active
+            self._known = now
 
     def _gate_config(self) -> uvicorn.Config:
         federation = self._federation
