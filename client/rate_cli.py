@@ -298,6 +298,7 @@ def _in_terminal(
     """Rate here until the person stops; returns the exit code, 3 after Ctrl-C."""
     from client.bindings import MODES
     from client.curator import SURPRISE
+    from client.membership import sharing_line
     from client.store import Store
     from client.terminal import Deck
 
@@ -309,7 +310,7 @@ def _in_terminal(
     with contextlib.ExitStack() as opened:
         keys = _keys(answers, as_json, opened)
         display = _display(session, keys, pictures, as_json, opened)
-        deck = Deck(session, keys, display, mode=mode, surprise=level, folder=pictures)
+        deck = Deck(session, keys, display, mode=mode, surprise=level, folder=pictures, sharing=sharing_line())
         try:
             deck.run()
         except KeyboardInterrupt:

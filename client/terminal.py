@@ -75,6 +75,7 @@ class Deck:
         mode: Mode = "choice",
         surprise: float = SURPRISE,
         folder: Path | None = None,
+        sharing: str = "",
     ) -> None:
         """Rate in a session.
 
@@ -85,6 +86,7 @@ class Deck:
             mode: the way of rating.
             surprise: of the wall, 0 to 1; see ``Session.recommend``.
             folder: where the wall is saved when asked; None for the current one.
+            sharing: what is shared with whom, for the page of keys.
 
         Raises:
             SettingError: no such way of rating, or surprise outside 0 to 1.
@@ -94,7 +96,7 @@ class Deck:
         if not 0 <= surprise <= 1:
             raise SettingError(f"surprise={surprise} must lie between 0 (safe) and 1 (surprising)")
         self.session, self.keys, self.display = session, keys, display
-        self.mode, self.surprise, self._folder = mode, surprise, folder
+        self.mode, self.surprise, self._folder, self._sharing = mode, surprise, folder, sharing
         self.answered = 0
         self._questions: list[Question] = []  # the last one is on the screen; below it, those put off by an undo
         self._shown: Question | None = None
@@ -300,7 +302,7 @@ class Deck:
         self._page("Your answers, the latest first", [*summary(self.session), "", *map(_line, reversed(rated[-200:]))])
 
     def _help(self, question: Question) -> None:
-        self._page("Keys", key_help(question.mode))
+        self._page("Keys", [*key_help(question.mode), *([self._sharing] if self._sharing else [])])
 
     def _page(self, title: str, lines: Sequence[str]) -> None:
         key: str | None = REDRAW

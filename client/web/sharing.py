@@ -90,6 +90,7 @@ def _shown(deck: Deck, member: Membership) -> dict[str, Any]:
         "member": member.member,
         "paused": member.paused,
         "state": _capital(in_words(about)[0]),
+        "live": about["running"] and not member.paused,
         "rounds": [{"round": row["round"], "when": when(row["at"])} for row in about["rounds"]][::-1],
         "refusal": about["last-refusal"] and f"{about['last-refusal']} ({when(about['last-refused'])})",
         "releases": [{**each, "when": when(each["at"])} for each in verdicts(member)[::-1]],

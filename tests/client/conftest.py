@@ -2,11 +2,13 @@
 
 import dataclasses
 import datetime
+import io
 import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from client.generators.pack import GeneratorPack
+from client.ratings import Choice
+from client.session import Session
+from client.store import Store
+from client.vault import Cost
+from common.cli import GROUP, run
 from common.enrolment import MemberCertificate
 from common.errors import SignatureError
 from common.invite import Invite
@@ -227,3 +234,38 @@ def serve() -> Iterator[Any]:
 def make_certificates() -> Any:
     """Writes certificates into a folder."""
     return certificates
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "federations"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Six answers."""
+    path = tmp_path / "ratings.plgl"
+    kept = Store.open(path, passphrase="a long one", cost=Cost(passes=1, kib=64, lanes=1))
+    with Session(GeneratorPack.open("art"), kept, seed=0) as session:
+        for _ in range(6):
+            a, b = session.propose(2)
+            session.rate(Choice(a, b, "a"))
+    return path
+
+
+@pytest.fixture
+def plgl(home: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Types a command; gives exit code, standard output and standard error."""
+
+    def typed(*words: str, passphrase: str | None = "a long one", answer: str = "") -> tuple[int, str, str]:
+        monkeypatch.delenv("PLGL_PASSPHRASE", raising=False)
+        if passphrase is not None:
+            monkeypatch.setenv("PLGL_PASSPHRASE", passphrase)
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        entries = [EntryPoint(name, f"client.{name}_cli:app", GROUP) for name in ("join", "sharing")]
+        place = ["--store", str(store)] if words[0] == "join" else []
+        code = run([*words, *place, "--home", str(home)], entries)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return typed

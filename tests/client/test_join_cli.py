@@ -1,4 +1,4 @@
-"""``plgl join`` and ``plgl sharing`` as somebody types them."""
+"""``plgl join`` as somebody types it."""
 
 import json
 import os
@@ -7,56 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client.generators.pack import GeneratorPack
 from client.membership import memberships
-from client.ratings import Choice
-from client.session import Session
-from client.store import Store
-from client.vault import Cost
-from common.cli import GROUP, run
 
-ENTRIES = [EntryPoint("join", "client.join_cli:app", GROUP), EntryPoint("sharing", "client.sharing_cli:app", GROUP)]
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "federations"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """Six answers."""
-    path = tmp_path / "ratings.plgl"
-    kept = Store.open(path, passphrase="a long one", cost=Cost(passes=1, kib=64, lanes=1))
-    with Session(GeneratorPack.open("art"), kept, seed=0) as session:
-        for _ in range(6):
-            a, b = session.propose(2)
-            session.rate(Choice(a, b, "a"))
-    return path
-
-
-@pytest.fixture
-def plgl(home: Path, store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Types a command; gives exit code, standard output and standard error."""
-
-    def typed(*words: str, passphrase: str | None = "a long one", answer: str = "") -> tuple[int, str, str]:
-        monkeypatch.delenv("PLGL_PASSPHRASE", raising=False)
-        if passphrase is not None:
-            monkeypatch.setenv("PLGL_PASSPHRASE", passphrase)
-        monkeypatch.setattr("sys.stdin", __import__("io").StringIO(answer))
-        place = ["--store", str(store)] if words[0] == "join" else []
-        code = run([*words, *place, "--home", str(home)], ENTRIES)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return typed
 
 
 def test_joining_shows_terms_and_a_vector_and_asks_before_anything_is_sent(
@@ -111,49 +69,6 @@ def test_what_cannot_be_used_is_named_before_anything_is_sent(
     assert message in re.sub(r"\s+", " ", out + err)
     assert operator.asked == []
     assert not home.exists()
-
-
-def test_sharing_is_shown_paused_resumed_and_ended(operator: Any, plgl: Any, home: Path, store: Path) -> None:
-    assert "you share nothing" in plgl("sharing", "show")[1]
-    assert json.loads(plgl("sharing", "show", "--json")[1]) == {"success": True, "memberships": []}
-    plgl("join", operator.invite().to_text(), "--no-start", "--yes")
-    (member,) = memberships(home)
-    with member.ledger() as ledger:
-        ledger.charge(federation=member.terms.federation, session="s", round=7, limit=4)
-    code, out, _ = plgl("sharing", "show")
-    assert code == 0
-    for words in ("Test people, member 1", "not running", "round 7", "1 of at most 4", "the vector begins"):
-        assert words in out, words
-    out = plgl("sharing", "show", passphrase=None)[1]
-    assert "could not be read now" in out
-    assert "no example" in out
-    told = json.loads(plgl("sharing", "show", "--json")[1])["memberships"][0]
-    assert (told["running"], told["paused"], told["preview"]["answers"]) == (False, False, 6)
-    assert 0 < told["preview"]["epsilon"] < told["preview"]["epsilon-after-next-round"] < 1
-    assert "paused: nothing is sent" in plgl("sharing", "pause")[1]
-    assert "paused: nothing is sent until you resume" in plgl("sharing", "show")[1]
-    assert json.loads(plgl("sharing", "resume", "--json")[1])["paused"] is False
-    before = store.read_bytes()
-    code, _, err = plgl("sharing", "leave", answer="n\n")
-    assert (code, "still a member" in err, len(memberships(home))) == (1, True, 1)
-    assert plgl("sharing", "leave", "--json")[0] == 1
-    code, out, _ = plgl("sharing", "leave", answer="y\n")
-    assert code == 0
-    for words in ("keys are destroyed", "cannot forget what was added", "cannot spend it twice"):
-        assert words in out, words
-    assert operator.left == [1]
-    assert store.read_bytes() == before
-    assert "no membership here" in plgl("sharing", "pause")[2]
-
-
-def test_leaving_offline_is_said(operator: Any, plgl: Any, home: Path) -> None:
-    from starlette.responses import JSONResponse
-
-    plgl("join", operator.invite().to_text(), "--no-start", "--yes")
-    operator.leaving = JSONResponse({"error-message": "closed"}, 500)
-    told = json.loads(plgl("sharing", "leave", "--yes", "--json")[1])
-    assert (told["success"], told["told"]) == (True, False)
-    assert memberships(home) == []
 
 
 def test_the_edge_process_runs_in_the_foreground_until_it_is_asked_to_stop(
