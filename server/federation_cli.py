@@ -17,7 +17,6 @@ from typer.core import TyperGroup
 
 from common.cli import load
 from common.errors import CohortError, DeploymentError, SettingError
-from common.terms import Trust
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
     from server.federation import Federation
@@ -25,6 +24,8 @@ if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that hel
 
 GROUP = "plgl.federation.commands"
 """Entry points of sub-commands that stand on a floor above this one."""
+
+_TRUST = ["central", "distributed", "local"]  # as in common.terms, which needs cryptography
 
 
 class _Commands(TyperGroup):
@@ -65,20 +66,22 @@ def init(
         int | None,
         typer.Option(help="Of the smallest round, who surely adds noise; distributed trust only. Default: half."),
     ] = None,
-    trust: Annotated[Trust, typer.Option(help="Who has to be trusted with an update.")] = Trust.DISTRIBUTED,
+    trust: Annotated[
+        str, typer.Option(click_type=click.Choice(_TRUST), help="Who has to be trusted with an update.")
+    ] = "distributed",
     minimum_ratings: Annotated[int, typer.Option(help="Answers a device needs before it takes part.")] = 50,
     step: Annotated[float, typer.Option(help="Learning rate of the population; costs no privacy.")] = 1.5,
     as_json: Json = False,
 ) -> None:
     """Make a federation: keys, certificates, an empty journal. What is set here cannot be changed later."""
     from common.privacy.settings import PrivacySettings
-    from common.terms import Terms
+    from common.terms import Terms, Trust
     from server.federation import Federation, new_identifier, pack_hash
 
     sha, offered = pack_hash(pack)
     if offered is not None and components > offered:
         raise SettingError(f"components={components}: pack {pack!r} offers {offered}")
-    half = (minimum_people + 1) // 2 if trust is Trust.DISTRIBUTED else minimum_people
+    half = (minimum_people + 1) // 2 if Trust(trust) is Trust.DISTRIBUTED else minimum_people
     terms = Terms(
         federation=new_identifier(),
         name=name,
@@ -92,7 +95,7 @@ def init(
             expected_people=expected_people,
             minimum_people=minimum_people,
         ),
-        trust=trust,
+        trust=Trust(trust),
         honest_people=half if honest_people is None else honest_people,
         minimum_ratings=minimum_ratings,
         step=step,
@@ -103,9 +106,7 @@ def init(
         print(json.dumps({**values, "digest": terms.digest(), "bundle": federation.bundle_hash()}))
         return
     print(f"{federation.folder}: {name}, {terms.federation}")
-    print(
-        f"  promise   epsilon {epsilon:g}, delta {delta:g}, for {participations} rounds of each person; {trust} trust"
-    )
+    print(f"  promise   epsilon {epsilon:g}, delta {delta:g}, {participations} rounds for each person; {trust} trust")
     print(f"  cohort    {minimum_people} people at least, {expected_people} expected")
     print(f"  address   https://{address}")
     print("keep a copy of keys/ and journal.db; whoever has keys/ is the federation")
