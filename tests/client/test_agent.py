@@ -110,7 +110,7 @@ def _record(records: RecordDict, name: str) -> ConfigRecord:
     return found
 
 
-def wait_for(what: Callable[[], object], seconds: float = 40.0) -> Any:
+def wait_for(what: Callable[[], object], seconds: float = 60.0) -> Any:
     """Ask until the answer is true."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
