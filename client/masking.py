@@ -109,7 +109,7 @@ class RoundMember:
         roster = self._checked_roster(request.roster)
         self._check_threshold(request.threshold, roster)
         own, digest, pair = self._own, roster.digest(self._state["context"]), KeyPair(self._state["box"])
-        graph = secure_sum.neighbours(roster.members, digest)[own]
+        graph = secure_sum.neighbours_of(own, roster.members, digest)
         seed = os.urandom(32)
         holders = (own, *graph)
         seeds = split(seed, request.threshold, holders)
@@ -118,10 +118,11 @@ class RoundMember:
         boxes = [secure_sum.seal(keys[other][0], own, other, seeds[other] + masks[other]) for other in graph]
         self._state.update(
             {
-                "roster": request.roster,
+                "members": list(roster.members),
                 "digest": digest,
                 "threshold": request.threshold,
                 "graph": list(graph),
+                "mask keys": b"".join(roster.by_member[other].mask_key for other in graph),
                 "seed": seed,
                 "own share": seeds[own],
                 "open": b"".join(keys[other][1] for other in graph),
@@ -143,26 +144,24 @@ class RoundMember:
             BudgetError: the person's participations are used up.
         """
         self._advance(MASKED, request)
-        roster, digest = Roster.from_bytes(self._state["roster"]), self._state["digest"]
         self._check_senders(request.senders)
         boxes = blobs(request.boxes, len(request.senders), SEALED_BYTES)
-        graph = self._state["graph"]
-        keys = dict(zip(graph, blobs(self._state["open"], len(graph), secure_sum.KEY_BYTES), strict=True))
+        keys, mask_keys = self._of_neighbours("open"), self._of_neighbours("mask keys")
         opened = [
             secure_sum.unseal(keys[sender], sender, self._own, box)
             for sender, box in zip(request.senders, boxes, strict=True)
         ]
-        others = [roster.by_member[sender] for sender in request.senders]
+        others = {sender: mask_keys[sender] for sender in request.senders}
         self._charge()
         vector = self._vector()
-        kept = promise(self._device.terms)
-        bits = secure_sum.modulus_bits(
-            len(roster.entries), random_sensitivity(kept.norm_bound, kept.numbers), int(kept.share_variance)
-        )
+        kept, members = promise(self._device.terms), len(self._state["members"])
+        bound = random_sensitivity(kept.norm_bound, kept.numbers)
+        bits = secure_sum.modulus_bits(members, bound, int(kept.share_variance))
         words = vector.astype(np.int64).view(np.uint64) + secure_sum.expand(self._state["seed"], vector.size)
-        words = words + secure_sum.pair_masks(KeyPair(self._state["mask"]), self._own, others, digest, vector.size)
+        pair, digest = KeyPair(self._state["mask"]), self._state["digest"]
+        words = words + secure_sum.masks_with(pair, self._own, others, digest, vector.size)
         # The vector is sealed now; only the shares of the others are needed for the last stage.
-        for name in ("prior", "box", "mask", "seed", "open"):
+        for name in ("prior", "box", "mask", "seed", "open", "mask keys"):
             del self._state[name]
         self._state.update({"senders": list(request.senders), "opened": b"".join(opened)})
         return Masked(session=request.session, round=request.round, total=secure_sum.pack(words, bits))
@@ -210,6 +209,11 @@ class RoundMember:
     def _context(self, opening: Opening) -> bytes:
         """What all keys of the round are bound to."""
         return opening.context()
+
+    def _of_neighbours(self, name: str) -> dict[int, bytes]:
+        """The 32 bytes that were kept for each neighbour."""
+        graph = self._state["graph"]
+        return dict(zip(graph, blobs(self._state[name], len(graph), secure_sum.KEY_BYTES), strict=True))
 
     @property
     def _own(self) -> int:
@@ -314,13 +318,14 @@ class RoundMember:
             raise ProtocolError("the roster does not hold this member as it is")
 
     def _check_certificates(self, roster: Roster) -> None:
-        federation, now = self._device.terms.federation, self._device.clock()
+        device, federation, now = self._device, self._device.terms.federation, self._device.clock()
         for entry in roster.entries:
-            known = entry.certificate.digest() in self._device.checked
+            digest = entry.certificate.digest()
             try:
-                entry.certificate.check(self._device.authority, federation, now, known=known)
+                entry.certificate.check(device.authority, federation, now, known=digest in device.checked)
             except EnrolmentError as error:
                 raise ProtocolError(f"the roster holds somebody who is no member: {error}") from error
+            device.checked.add(digest)
 
     def _check_signatures(self, roster: Roster) -> None:
         for entry in roster.entries:
@@ -328,7 +333,6 @@ class RoundMember:
 
     def _check_pins(self, roster: Roster) -> None:
         """A number once seen with a key stays with it, whatever the authority signs later."""
-        self._device.checked.update(entry.certificate.digest() for entry in roster.entries)
         found = {entry.member: entry.certificate.key for entry in roster.entries}
         self._device.ledger.pin_all(self._device.terms.federation, found)
 
@@ -354,7 +358,7 @@ class RoundMember:
         if not ascending(tuple(alive)) or not ascending(tuple(dead)):
             raise ProtocolError("the lists of members must be ascending, each member once")
         named = set(alive) | set(dead)
-        members = set(Roster.from_bytes(self._state["roster"]).members)
+        members = set(self._state["members"])
         if not {*self._state["senders"], self._own} <= named or not named <= members:
             raise ProtocolError("the lists of members leave somebody out, or name a stranger")
         if self._own not in set(alive):

@@ -88,14 +88,27 @@ def neighbours(roster: Sequence[int], seed: bytes) -> dict[int, tuple[int, ...]]
     Returns:
         For each member its neighbours, ascending; the relation is symmetric.
     """
-    n, k = len(roster), degree(len(roster))
+    order = _ring(roster, seed)
+    return {member: _around(order, place) for place, member in enumerate(order)}
+
+
+def neighbours_of(member: int, roster: Sequence[int], seed: bytes) -> tuple[int, ...]:
+    """``neighbours(roster, seed)[member]``, without the rest of the graph."""
+    order = _ring(roster, seed)
+    return _around(order, order.index(member))
+
+
+def _ring(roster: Sequence[int], seed: bytes) -> Sequence[int]:
+    if degree(len(roster)) == len(roster) - 1:
+        return roster  # everybody is joined to everybody, in whatever order
+    return sorted(roster, key=lambda member: hashlib.sha256(seed + member.to_bytes(8, "big")).digest())
+
+
+def _around(order: Sequence[int], place: int) -> tuple[int, ...]:
+    n, k = len(order), degree(len(order))
     if k == n - 1:
-        return {member: tuple(other for other in roster if other != member) for member in roster}
-    order = sorted(roster, key=lambda member: hashlib.sha256(seed + member.to_bytes(8, "big")).digest())
-    return {
-        member: tuple(sorted(order[(place + step) % n] for step in range(-k // 2, k // 2 + 1) if step))
-        for place, member in enumerate(order)
-    }
+        return tuple(sorted((*order[:place], *order[place + 1 :])))
+    return tuple(sorted(order[(place + step) % n] for step in range(-k // 2, k // 2 + 1) if step))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,18 +268,22 @@ def expand(key: bytes, count: int) -> Words:
     return np.frombuffer(stream, dtype="<u8")
 
 
-def pair_key(pair: KeyPair, own: int, other: RosterEntry, digest: bytes) -> bytes:
-    """The key of the mask between a member and a neighbour; both derive the same."""
-    low, high = sorted((own, other.member))
-    return derive(pair.agree(other.mask_key), digest, "mask", low, high)
+def pair_key(pair: KeyPair, own: int, other: int, mask_key: bytes, digest: bytes) -> bytes:
+    """The key of the mask between a member and a neighbour with its public mask key; both derive the same."""
+    return derive(pair.agree(mask_key), digest, "mask", min(own, other), max(own, other))
 
 
 def pair_masks(pair: KeyPair, own: int, others: Iterable[RosterEntry], digest: bytes, count: int) -> Words:
     """``(count,)`` the sum of a member's pairwise masks, signs included, mod 2^64."""
+    return masks_with(pair, own, {other.member: other.mask_key for other in others}, digest, count)
+
+
+def masks_with(pair: KeyPair, own: int, others: Mapping[int, bytes], digest: bytes, count: int) -> Words:
+    """``pair_masks`` where only the public mask key of each neighbour was kept."""
     total = np.zeros(count, dtype=np.uint64)
-    for other in others:
-        mask = expand(pair_key(pair, own, other, digest), count)
-        total = total + mask if own < other.member else total - mask
+    for other, mask_key in others.items():
+        mask = expand(pair_key(pair, own, other, mask_key, digest), count)
+        total = total + mask if own < other else total - mask
     return total
 
 
