@@ -208,7 +208,8 @@ class Gate:
         try:
             response = await self._route(request, body)
         except _Refusal as refusal:
-            await self._note(partial(Audit.refused, reason=refusal.reason))
+            if refusal.reason != "release":  # devices look for one before there is any
+                await self._note(partial(Audit.refused, reason=refusal.reason))
             await body.drain(2 * self.settings.fleet_bytes)
             headers = {} if refusal.retry_seconds is None else {"retry-after": str(refusal.retry_seconds)}
             if not body.finished:
