@@ -115,18 +115,21 @@ def main() -> int:
     given = parser.parse_args()
     dropped = 3 * given.members // 10 if given.dropped is None else given.dropped
     lines = finished(given.out)
-    waiting = [] if given.report else [seed for seed in range(given.seeds) if seed not in lines]
+    waiting = [seed for seed in range(given.seeds) if seed not in lines]
+    if given.report:
+        print(summary(lines))
+        return 0 if all(line["exact"] for line in lines.values()) else 1
     begin = (given.members, max(2, given.members // 2), given.components, given.ledgers)
-    with ProcessPoolExecutor(given.processes, initializer=_begin, initargs=begin) as pool:
-        with given.out.open("a") as out:
-            if out.tell():
-                out.write("\n")  # the last line may have been cut short
-            for done in as_completed([pool.submit(_one, seed, dropped) for seed in waiting]):
-                line = done.result()
-                lines[line["seed"]] = line
-                out.write(json.dumps(line) + "\n")
-                out.flush()
-                print(f"\r{len(lines)}/{given.seeds}  {summary(lines)}", end="", file=sys.stderr)
+    pool = ProcessPoolExecutor(given.processes, initializer=_begin, initargs=begin)
+    with pool, given.out.open("a") as out:
+        if out.tell():
+            out.write("\n")  # the last line may have been cut short
+        for done in as_completed([pool.submit(_one, seed, dropped) for seed in waiting]):
+            line = done.result()
+            lines[line["seed"]] = line
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+            print(f"\r{len(lines)}/{given.seeds}  {summary(lines)}", end="", file=sys.stderr)
     print("\n" + summary(lines))
     return 0 if all(line["exact"] for line in lines.values()) else 1
 
