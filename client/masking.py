@@ -137,7 +137,7 @@ class RoundMember:
         )
 
     def masked(self, request: MaskedRequest) -> Masked:
-        """Third stage: the vector, with this member's noise in it and under its masks. Charged before it is made.
+        """Third stage: the vector, with this member's noise in it and under its masks. Charged before it leaves.
 
         Raises:
             ProtocolError: wrong stage or round, boxes from strangers, too few, or altered.
@@ -152,8 +152,8 @@ class RoundMember:
             for sender, box in zip(request.senders, boxes, strict=True)
         ]
         others = {sender: mask_keys[sender] for sender in request.senders}
-        self._charge()
         vector = self._vector()
+        self._charge()  # before anything leaves; after what may fail for want of the store
         kept, members = promise(self._device.terms), len(self._state["members"])
         bound = random_sensitivity(kept.norm_bound, kept.numbers)
         bits = secure_sum.modulus_bits(members, bound, int(kept.share_variance))
@@ -193,15 +193,15 @@ class RoundMember:
         )
 
     def update(self, request: UpdateRequest) -> Update:
-        """With central or local trust, second and last stage: the vector itself. Charged before it is made.
+        """With central or local trust, second and last stage: the vector itself. Charged before it leaves.
 
         Raises:
             ProtocolError: wrong stage or round.
             BudgetError: the person's participations are used up.
         """
         self._advance(UPDATE, request)
-        self._charge()
         total = self._vector().astype("<i8").tobytes()
+        self._charge()
         signature = self._device.key.sign(UPDATE_PURPOSE, self._state["context"] + total)
         self._forget()
         return Update(session=request.session, round=request.round, total=total, signature=signature)

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.errors import CohortError, SettingError
 from server.coordinator import coordinate, recover
 from server.federation import Federation
-from server.grid import stages, wait_for_nodes
+from server.grid import limit_patience, stages, wait_for_nodes
 
 app = ServerApp()
 
@@ -29,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
         CohortError: no round gave a release.
     """
     folder, rounds, seconds = _settings(context.run_config)
+    limit_patience()
     federation = Federation.open(folder)
     with federation.desk() as desk:
         for line in recover(desk):

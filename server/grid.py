@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
+from flwr.superlink.grid import http_grid
 
 from common.wire import Wire
 from server.intake import Answer, Exchange
 
 POLL_SECONDS = 0.2  # Flower's own loop waits 3 s between looks
+PATIENCE_SECONDS = 4.0
 
 
 def exchange(
@@ -40,6 +44,17 @@ def exchange(
         if not waiting or time.monotonic() >= deadline:
             return
         time.sleep(POLL_SECONDS)
+
+
+def limit_patience(seconds: float = PATIENCE_SECONDS) -> None:
+    """Make Flower's Grid give up an answer that was announced but whose content does not come.
+
+    A device that dies while it sends, or a malicious one that never means to, would otherwise hold up the whole run: in
+    Flower 1.41 a Grid waits for minutes, and deaf to all others. Such an answer then counts as an error of its node.
+    For the process of a ServerApp, which ends with its run.
+    """
+    impatient = partial(pull_objects, max_time=seconds, initial_backoff=0.2, backoff_cap=1.0)
+    vars(http_grid)["pull_objects"] = impatient  # the Grid takes no such setting
 
 
 def stages(grid: Grid, stage_seconds: float) -> Exchange:
