@@ -142,7 +142,7 @@ class Invite:
         try:
             with Path(text_or_path).open(encoding="ascii") as file:
                 return cls.from_text(file.read(_LARGEST + 1))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # not text, or a path no file can have
             raise EnrolmentError(
                 f"{text_or_path[:80]!r} is neither an invitation nor a file that holds one; it begins with {PREFIX}"
             ) from error

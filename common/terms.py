@@ -22,6 +22,12 @@ _E = TypeVar("_E", bound=StrEnum)
 PROTOCOL = 1
 """Version of what members and servers say to each other."""
 
+LARGEST_COUNT = 2**31 - 1
+"""People, participations and ratings that terms may name; more has no meaning and would not fit where it is used."""
+
+LARGEST_NORM_BOUND = 1e6
+"""A clipping bound beyond this bounds nothing."""
+
 
 class Rule(StrEnum):
     """How the server combines updates; all but the mean need central trust, because they look at single updates."""
@@ -98,8 +104,13 @@ class Terms:
                 f"honest_people={self.honest_people} must be between 1 and "
                 f"minimum_people={self.settings.minimum_people}; try half of it"
             )
-        if self.minimum_ratings < 0:
-            raise SettingError(f"minimum_ratings={self.minimum_ratings} must be >= 0; try 50")
+        if not 0 <= self.minimum_ratings <= LARGEST_COUNT:
+            raise SettingError(f"minimum_ratings={self.minimum_ratings} must be >= 0, at most 2^31 - 1; try 50")
+        for name in ("participations", "expected_people"):
+            if getattr(self.settings, name) > LARGEST_COUNT:
+                raise SettingError(f"{name}={getattr(self.settings, name)} must be at most {LARGEST_COUNT}")
+        if self.settings.norm_bound > LARGEST_NORM_BOUND:
+            raise SettingError(f"norm_bound={self.settings.norm_bound} must be at most {LARGEST_NORM_BOUND:g}; try 8.0")
         if self.rule is not Rule.MEAN and self.trust is not Trust.CENTRAL:
             raise SettingError(
                 f"rule={self.rule} needs to see single updates, which trust={self.trust} forbids; use trust=central, "
@@ -172,4 +183,6 @@ def _typed(record: Any, values: dict[str, Any], name: str) -> dict[str, Any]:
     for key, kind in fields.items():
         if type(values[key]) not in _KINDS[kind]:  # a bool is an int to isinstance
             raise SettingError(f"{key}={str(values[key])[:40]!r} in {name} must be of type {kind}")
+        if type(values[key]) is int and abs(values[key]) > 2**53:  # no float holds it
+            raise SettingError(f"{key}={str(values[key])[:40]} in {name} must be at most 2^53")
     return {key: float(value) if fields[key] == "float" else value for key, value in values.items()}
