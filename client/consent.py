@@ -15,7 +15,7 @@ from torch import Tensor
 
 from client.contribution import summand_of, updates_of
 from client.likelihood import Evidence
-from common.prior import PopulationPrior
+from common.prior import TYPICAL_SPREAD, PopulationPrior
 from common.privacy.accounting import epsilon
 from common.privacy.fixed_point import SCALE, dequantise, quantise_at_random
 from common.privacy.noise import discrete_gaussian
@@ -175,7 +175,8 @@ def _cost(kept: Promise, participations: int, terms: Terms) -> float:
 
 def starting_prior(terms: Terms, pack: GeneratorPack) -> PopulationPrior:
     """What a round starts from where nothing was released yet: the prior of somebody who knows nobody."""
-    return PopulationPrior.flat(terms.parameters, terms.pack, scale=pack.component_scale[: terms.components])
+    scale = pack.component_scale[: terms.components]
+    return PopulationPrior.flat(terms.parameters, terms.pack, TYPICAL_SPREAD, scale)
 
 
 def in_plain_words(terms: Terms, limit: int) -> list[tuple[str, str]]:

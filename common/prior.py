@@ -21,6 +21,9 @@ from common.files import write_atomically
 from common.privacy.statement import PrivacyStatement
 
 FORMAT = "plgl-prior-1"
+TYPICAL_SPREAD = 1.5
+"""Standard deviation of scores (log-odds) that a first, flat prior expects; public, from no person's data."""
+
 DEFAULT_THRESHOLDS = (-2.0, -0.7, 0.7, 2.0)
 
 

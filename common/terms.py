@@ -153,12 +153,17 @@ class Terms:
         if not isinstance(settings, dict):
             raise SettingError("the settings in terms must be an object")
         checked["settings"] = PrivacySettings(**_typed(PrivacySettings, settings, "settings"))
-        checked["trust"] = _one_of(Trust, "trust", checked["trust"])
-        checked["rule"] = _one_of(Rule, "rule", checked["rule"])
+        checked["trust"] = one_of(Trust, "trust", checked["trust"])
+        checked["rule"] = one_of(Rule, "rule", checked["rule"])
         return cls(**checked)
 
 
-def _one_of(kind: type[_E], name: str, value: object) -> _E:
+def one_of(kind: type[_E], name: str, value: object) -> _E:
+    """The member of ``kind`` that ``value`` names.
+
+    Raises:
+        SettingError: it names none.
+    """
     try:
         return kind(str(value))
     except ValueError as error:

@@ -8,6 +8,7 @@
     releases/         release-000001.json and so on
     bundle/           the app bundle: its files and plgl.fab
     flower/           state of the SuperLink
+    start/            the flat prior the first round starts from
     up.json           ports, while ``plgl federation up`` runs
 
 The folder is readable by its owner only. Whoever has ``keys/`` is the federation.
@@ -24,7 +25,7 @@ import shutil
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # torch comes with it
     from server.coordinator import Desk
 
 PURPOSE = "federation"
+START = "start"
 _SIGNING_KEYS = ("authority", "release", "journal")
 _LARGEST_MANIFEST = 1 << 20
 _HOST = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -63,8 +65,24 @@ class Federation:
     public: bytes
 
     @classmethod
-    def create(cls, folder: Path, *, terms: Terms, address: str, clock: Callable[[], float] = time.time) -> Federation:
+    def create(
+        cls,
+        folder: Path,
+        *,
+        terms: Terms,
+        address: str,
+        scale: Sequence[float] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Federation:
         """Make a new federation: keys, certificates, an empty journal and enrolment book, the app bundle.
+
+        Args:
+            folder: new or empty.
+            terms: what members will agree to.
+            address: ``host:port`` that devices dial.
+            scale: relative spread of the features of the pack, for the flat prior the first round starts from; equal
+                without it.
+            clock: seconds since 1970.
 
         Guarantee: the folder appears whole or not at all, for its owner only.
 
@@ -82,6 +100,7 @@ class Federation:
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workshop:
                 whole = Path(workshop) / "federation"
                 _fill(whole, terms, address, host, clock())
+                _write_start(whole / START, terms, scale)
                 if folder.exists():
                     folder.rmdir()
                 shutil.move(whole, folder)
@@ -190,6 +209,17 @@ class Federation:
         except OSError as error:
             raise FolderError(f"{path} cannot be read: {error.strerror or error}; restore it") from error
 
+    def view_token(self) -> str:
+        """What opens the operator's view; made when it is first asked for, in ``keys/view.token``.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.folder / "keys" / "view.token"
+        if not path.exists():
+            write_privately(path, secrets.token_hex(32).encode() + b"\n")
+        return path.read_text("ascii").strip()
+
     def book(self, *, clock: Callable[[], float] = time.time) -> EnrolmentBook:
         """The enrolment book.
 
@@ -236,7 +266,7 @@ class Federation:
         with Journal.open(self.journal, self.key("journal"), self.terms, newest) as journal:
             yield Desk(
                 terms=self.terms,
-                start=PopulationPrior.flat(self.terms.parameters, self.terms.pack),
+                start=PopulationPrior.load(self.folder / START, pack=self.terms.pack),
                 authority=self.public,
                 release_key=self.key("release"),
                 journal=journal,
@@ -285,14 +315,14 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def pack_hash(pack: str) -> tuple[str, int | None]:
-    """The hash that everybody's generator pack must have, and how many components it offers.
+def pack_hash(pack: str) -> tuple[str, list[float] | None]:
+    """The hash that everybody's generator pack must have, and the spread of each component it offers.
 
     Args:
         pack: a SHA-256, the folder of a pack, or the name of a pack that comes with the program.
 
     Returns:
-        The SHA-256, and the number of components where the manifest is at hand.
+        The SHA-256, and the spread of each component where the manifest is at hand.
 
     Raises:
         PackError: there is no such pack.
@@ -304,12 +334,12 @@ def pack_hash(pack: str) -> tuple[str, int | None]:
     try:
         with (folder / "manifest.json").open("rb") as file:
             raw = file.read(_LARGEST_MANIFEST)
-        components = json.loads(raw)["components"]
+        scale = [float(each) for each in json.loads(raw)["scale"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackError(
             f"{pack[:80]!r} is neither a pack with a manifest.json nor a SHA-256; plgl generator list shows the names"
         ) from error
-    return hashlib.sha256(raw).hexdigest(), components if type(components) is int else None
+    return hashlib.sha256(raw).hexdigest(), scale
 
 
 def new_identifier() -> str:
@@ -332,6 +362,15 @@ def _fill(folder: Path, terms: Terms, address: str, host: str, now: float) -> No
     EnrolmentBook(folder / "enrolment.db", terms.federation, keys["authority"])
     _write_bundle(folder / "bundle")
     _begin_journal(folder / "journal.db", keys["journal"], terms)
+
+
+def _write_start(folder: Path, terms: Terms, scale: Sequence[float] | None) -> None:
+    import torch
+
+    from common.prior import TYPICAL_SPREAD, PopulationPrior
+
+    relative = None if scale is None else torch.tensor(scale[: terms.components], dtype=torch.float64)
+    PopulationPrior.flat(terms.parameters, terms.pack, TYPICAL_SPREAD, relative).save(folder)
 
 
 def _certify(folder: Path, host: str, now: float) -> None:

@@ -70,18 +70,22 @@ def init(
         str, typer.Option(click_type=click.Choice(_TRUST), help="Who has to be trusted with an update.")
     ] = "distributed",
     minimum_ratings: Annotated[int, typer.Option(help="Answers a device needs before it takes part.")] = 50,
+    rule: Annotated[
+        str, typer.Option(help="mean, trimmed-mean, median, krum or multi-krum; all but mean need --trust central.")
+    ] = "mean",
+    malicious: Annotated[int, typer.Option(help="People that a robust rule withstands.")] = 0,
     step: Annotated[float, typer.Option(help="Learning rate of the population; costs no privacy.")] = 1.5,
     as_json: Json = False,
 ) -> None:
     """Make a federation: keys, certificates, an empty journal. What is set here cannot be changed later."""
     from common.privacy.settings import PrivacySettings
-    from common.terms import Terms, Trust
+    from common.terms import Rule, Terms, Trust, one_of
     from server.federation import Federation, new_identifier, pack_hash
 
-    sha, offered = pack_hash(pack)
-    if offered is not None and components > offered:
-        raise SettingError(f"components={components}: pack {pack!r} offers {offered}")
-    half = (minimum_people + 1) // 2 if Trust(trust) is Trust.DISTRIBUTED else minimum_people
+    sha, scale = pack_hash(pack)
+    if scale is not None and components > len(scale):
+        raise SettingError(f"components={components}: pack {pack!r} offers {len(scale)}")
+    half = (minimum_people + 1) // 2 if trust == Trust.DISTRIBUTED else minimum_people
     terms = Terms(
         federation=new_identifier(),
         name=name,
@@ -95,12 +99,20 @@ def init(
             expected_people=expected_people,
             minimum_people=minimum_people,
         ),
-        trust=Trust(trust),
+        trust=one_of(Trust, "trust", trust),
         honest_people=half if honest_people is None else honest_people,
         minimum_ratings=minimum_ratings,
+        rule=one_of(Rule, "rule", rule),
+        malicious=malicious,
         step=step,
     )
-    federation = Federation.create(folder, terms=terms, address=address)
+    if terms.rule is not Rule.MEAN:
+        from server.coordinator import combining
+
+        note = combining(terms).note  # a rule that is refused says why before anything is made
+        if note and not as_json:
+            print(f"note: {note}")
+    federation = Federation.create(folder, terms=terms, address=address, scale=scale)
     if as_json:
         values = {"folder": str(federation.folder), "address": address, "terms": terms.to_json()}
         print(json.dumps({**values, "digest": terms.digest(), "bundle": federation.bundle_hash()}))

@@ -88,7 +88,8 @@ class Supervisor:
             self._say(f"gate       https://{self._federation.address}  (port {ports['gate']} of this machine)")
             self._say(f"SuperLink  {self._superlink.address}  (this machine only)")
             if view is not None:
-                self._say(f"view       http://127.0.0.1:{ports['view']}/  (this machine only)")
+                token = self._federation.view_token()
+                self._say(f"view       http://127.0.0.1:{ports['view']}/?token={token}  (this machine only)")
             self._watch(stop, gate)
             self._say("stopping")
 
@@ -167,7 +168,7 @@ class Supervisor:
                 raise
             return None
         return uvicorn.Config(
-            make_app(self._federation),
+            make_app(self._federation, self._federation.view_token()),
             host="127.0.0.1",
             port=self._settings.view_port,
             ws="none",

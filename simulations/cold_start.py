@@ -17,7 +17,7 @@ from client.likelihood import Evidence
 from client.propose import PROPOSERS, Proposer
 from client.ratings import Kind
 from common.errors import PriorError, SettingError
-from common.prior import PopulationPrior
+from common.prior import TYPICAL_SPREAD, PopulationPrior
 from common.privacy.settings import PrivacySettings
 from simulations import engines
 from simulations.contact_sheet import ContactSheet, Row
@@ -29,7 +29,6 @@ from simulations.run_folder import RunFolder, environment
 
 POINTS = (0, 1, 2, 5, 10, 20, 40, 80)
 FEEDBACK = {"like": Kind.LIKE, "choice": Kind.CHOICE, "stars": Kind.STARS, "best": Kind.BEST, "worst": Kind.WORST}
-SPREAD = 1.5  # standard deviation of scores (log-odds) that the flat prior expects; public, from no person's data
 SHEET_POINTS = (0, 5, 20)
 SHEET_PEOPLE = 3
 SHEET_PIXELS = 96
@@ -271,14 +270,14 @@ class Experiment:
 
     def _flat(self) -> PopulationPrior:
         k = self.settings.components
-        return PopulationPrior.flat(k + 1, self.pack.hash, SPREAD, self.pack.component_scale[:k])
+        return PopulationPrior.flat(k + 1, self.pack.hash, TYPICAL_SPREAD, self.pack.component_scale[:k])
 
     def _learner(self, method: Method, items: JudgedItems, priors: dict[float, PopulationPrior]) -> Learner:
         if method.name == "linear-z-no-prior":
             return Learner(
                 pool=_with_bias(items.pool_latents),
                 unseen=_with_bias(items.unseen_latents),
-                flat=PopulationPrior.flat(items.pool_latents.shape[1] + 1, self.pack.hash, SPREAD),
+                flat=PopulationPrior.flat(items.pool_latents.shape[1] + 1, self.pack.hash, TYPICAL_SPREAD),
             )
         k, flat = self.settings.components, self._flat()
         full = priors[math.inf]

@@ -24,7 +24,7 @@ from client.generators.pack import GeneratorPack
 from client.likelihood import Evidence
 from client.ratings import Kind
 from common.errors import PriorError, SettingError
-from common.prior import PopulationPrior
+from common.prior import TYPICAL_SPREAD, PopulationPrior
 from common.privacy.settings import PrivacySettings
 from simulations import engines
 from simulations.contest import TOP, Outcome, contest
@@ -40,7 +40,6 @@ REFERENCE = 1_000  # pictures that factors are standardised by
 TRAINING_POOL = 2_000  # pictures that those who train a prior rate
 QUICK = ("session", "session-prior", "pairwise-gp-scale", "optuna-tpe", "cma-es", "random")
 COMPONENTS = 48  # features of a prior
-SPREAD = 1.5  # standard deviation of scores (log-odds) a flat prior expects
 MEASURES = ("utility", "percentile", "best", "loved", "diversity", "extreme", "norm")
 
 
@@ -262,7 +261,7 @@ class Experiment:
         except PriorError:
             pass  # not there yet, or damaged
         self.stages.begin(stage)
-        flat = PopulationPrior.flat(k + 1, world.pack.hash, SPREAD, world.pack.component_scale[:k])
+        flat = PopulationPrior.flat(k + 1, world.pack.hash, TYPICAL_SPREAD, world.pack.component_scale[:k])
         with tempfile.TemporaryDirectory(dir=self.folder.path("."), prefix=".nodes-") as devices:
             prior, _ = engines.run(
                 "inline",

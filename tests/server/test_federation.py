@@ -165,8 +165,8 @@ def test_a_certificate_whose_key_does_not_fit_is_made_anew(
 
 def test_a_pack_is_known_by_name_folder_or_hash() -> None:
     art = GeneratorPack.open("art")
-    assert pack_hash("art") == (art.hash, art.components)
-    assert pack_hash(str(art.folder)) == (art.hash, art.components)
+    assert pack_hash("art") == (art.hash, art.component_scale.tolist())
+    assert pack_hash(str(art.folder)) == (art.hash, art.component_scale.tolist())
     assert pack_hash(art.hash) == (art.hash, None)
 
 
