@@ -64,6 +64,10 @@ class Desk:
     clock: Callable[[], float] = time.time
 
 
+READABLE = 0.2
+"""Standard deviation of the noise beyond which a clipped fraction says nothing and is left out of the record."""
+
+
 def release_file(folder: Path, version: int) -> Path:
     """Where a release lies."""
     return folder / f"release-{version:06d}.json"
@@ -160,7 +164,9 @@ def _round(
         desk.journal.abort(number, sums.reason, record)
         return record, False
     mean = _mean(sums, terms, randomness)
-    update, record["clip_fraction"] = summand.decode(mean)
+    update, clipped = summand.decode(mean)
+    if record["noise_std"] / terms.settings.expected_people < READABLE:
+        record["clip_fraction"] = min(1.0, max(0.0, clipped))
     record["update_norm"] = float(torch.linalg.vector_norm(update))
     moved = next_prior(prior, update, terms.step)
     moved = dataclasses.replace(moved, privacy=statement_of(terms, moved.rounds))

@@ -117,6 +117,16 @@ def test_who_left_is_not_asked_for_anything_more(folder: Path) -> None:
     assert operator.members.devices[3].ledger.spent("f" * 32) == 0
 
 
+def test_the_clipped_fraction_is_told_where_the_noise_lets_it_be_read(folder: Path) -> None:
+    (folder / "loud").mkdir()
+    loud = Operator(folder / "loud", terms(6, minimum_people=4), 6)
+    assert loud.run(1)[1][0]["clip_fraction"] is None
+    agreed = terms(60, minimum_people=4, epsilon=20.0, norm_bound=0.5, trust=Trust.CENTRAL)
+    told = Operator(folder, agreed, 6).run(1)[1][0]
+    assert told["noise_std"] / 60 < 0.03
+    assert told["clip_fraction"] == pytest.approx(0.1, abs=0.15)  # six of the sixty expected, all longer than a half
+
+
 class Crash(BaseException):
     """The process ends here."""
 
