@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from common.errors import KeyringError, SettingError, WrongKey
+from common.errors import KeyringError, PlglError, SettingError, WrongKey
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
     from client.bindings import Mode
@@ -25,9 +25,13 @@ if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help
     from client.terminal_display import Blocks, Sheets
     from client.terminal_keys import Keys
     from client.vault import KeyringLike
+    from common.prior import PopulationPrior
+    from common.release import Release
 
 app = typer.Typer(add_completion=False)
 PASSPHRASE = "PLGL_PASSPHRASE"
+NOBODY = "none"  # as --prior: start from nothing
+_CROWD = ("default", "bayes")  # models that can use what a crowd likes
 _TRIES = 3
 _LONGEST = 4096  # bytes of a passphrase file that are looked at
 _RATE = "How you rate"
@@ -43,7 +47,13 @@ def rate(
     generator: Annotated[
         str, typer.Option(help="What makes the pictures: a name of `plgl generator list`, or a folder.")
     ] = "art",
-    prior: Annotated[Path | None, typer.Option(help="Folder with what the crowd likes, to start from.")] = None,
+    prior: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with what the crowd likes, to start from; or none. Without it: the newest release of a "
+            "federation you are in that your device accepted."
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="Taste model; `plgl compare` knows them.")] = "default",
     search: Annotated[
         str, typer.Option(help="How the wall is found: gradient, evolution, bayesian, pool, hill-climb, root, ...")
@@ -90,12 +100,14 @@ def rate(
         typer.Option("--json", help="Print one JSON object at the end and nothing else.", rich_help_panel=_TERMINAL),
     ] = False,
 ) -> None:
-    """Rate pictures and see what you love: two at a time, one key each. Nothing leaves this machine.
+    """Rate pictures and see what you love: two at a time, one key each.
 
-    Without options it opens a page in your browser. Your answers are kept encrypted; the key is in the system keyring
+    Nothing leaves this machine unless you join a federation, and your answers themselves never do. Without options it
+    opens a page in your browser. Your answers are kept encrypted; the key is in the system keyring
     or comes from a passphrase.
     """
     from client.bindings import MODES
+    from client.generators.pack import GeneratorPack
 
     asked = next((each for each in MODES if each == mode), None)
     if asked is None:
@@ -105,11 +117,14 @@ def rate(
     if in_memory and (store is not None or passphrase_file is not None):
         raise SettingError("--in-memory keeps nothing; leave --store and --passphrase-file out, or --in-memory")
     said = Console(stderr=True, quiet=as_json)
+    crowd, starts = _start(GeneratorPack.open(generator).hash, prior, model)
+    if starts is not None:
+        _say(said, starts)
     with _session(
-        said, generator, prior, (model, search), seed, profile, context, (in_memory, store, passphrase_file, as_json)
+        said, generator, crowd, (model, search), seed, profile, context, (in_memory, store, passphrase_file, as_json)
     ) as session:
         if terminal:
-            code = _in_terminal(session, asked, surprise, pictures, answers, as_json)
+            code = _in_terminal(session, asked, surprise, pictures, answers, as_json, starts)
             raise typer.Exit(code)
         from client.web.serve import serve
 
@@ -128,24 +143,59 @@ def _check(terminal: bool, here: dict[str, Any], page: dict[str, Any], no_browse
         raise SettingError("--port and --socket exclude each other; give one")
 
 
+def _start(pack: str, prior: Path | None, model: str) -> tuple[PopulationPrior | None, str | None]:
+    """What the session starts from, and a line about it where the person did not choose it."""
+    from common.prior import PopulationPrior
+
+    if prior is not None:
+        return (None if str(prior) == NOBODY else PopulationPrior.load(prior)), None
+    if model not in _CROWD:
+        return None, None
+    try:
+        release = accepted_release(pack)
+    except PlglError as error:  # somebody who only wants to rate is not kept from it
+        return None, f"starts from nothing: {error}"
+    if release is None:
+        return None, None
+    people = release.terms.settings.minimum_people
+    return release.prior, (
+        f"starts from what rounds of {people} people or more taught: release {release.version} of "
+        f"{release.terms.name}; --prior {NOBODY} starts from nothing"
+    )
+
+
+def accepted_release(pack: str, root: Path | None = None) -> Release | None:
+    """The newest release for a generator that this person's device took up, of all federations they are in.
+
+    Args:
+        pack: SHA-256 of the generator pack.
+        root: folder of the memberships; None for the usual one.
+
+    Raises:
+        EnrolmentError: a membership is damaged.
+        StorageError: a release cannot be read.
+    """
+    from client.membership import memberships
+
+    shelves = [membership.shelf() for membership in memberships(root) if membership.terms.pack == pack]
+    found = [release for shelf in shelves if (release := shelf.current()) is not None]
+    return max(found, key=lambda release: release.created, default=None)
+
+
 @contextlib.contextmanager
 def _session(
     said: Console,
     generator: str,
-    prior: Path | None,
+    crowd: PopulationPrior | None,
     learner: tuple[str, str],
     seed: int | None,
     profile: str,
     context: str,
     keep: tuple[bool, Path | None, Path | None, bool],
 ) -> Iterator[Session]:
-    """The session; what can go wrong without a passphrase goes wrong before one is asked for."""
-    from client.generators.pack import GeneratorPack
+    """The session; what can go wrong without a passphrase went wrong before one is asked for."""
     from client.session import Session
-    from common.prior import PopulationPrior
 
-    GeneratorPack.open(generator)
-    crowd = None if prior is None else PopulationPrior.load(prior)
     in_memory, store, passphrase_file, as_json = keep
     journal = None
     if not in_memory:
@@ -293,7 +343,13 @@ def _say(console: Console, line: str) -> None:
 
 
 def _in_terminal(
-    session: Session, mode: Mode, surprise: float | None, pictures: Path | None, answers: Path | None, as_json: bool
+    session: Session,
+    mode: Mode,
+    surprise: float | None,
+    pictures: Path | None,
+    answers: Path | None,
+    as_json: bool,
+    starts: str | None,
 ) -> int:
     """Rate here until the person stops; returns the exit code, 3 after Ctrl-C."""
     from client.bindings import MODES
@@ -317,7 +373,8 @@ def _in_terminal(
             interrupted = True
     kept = session.journal.path if isinstance(session.journal, Store) else None
     if as_json:
-        print(json.dumps(_result(session, deck.answered, interrupted, kept, getattr(display, "written", []))))
+        told = _result(session, deck.answered, interrupted, kept, getattr(display, "written", []))
+        print(json.dumps({**told, "start": starts}))
     else:
         for line in farewell(session, len(session.history) - before, kept):
             print(line)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -5,22 +6,30 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import keyring
 import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 
 from client.generators.pack import GeneratorPack
+from client.joining import join
 from client.journal import Event
-from client.rate_cli import given_passphrase, open_store
+from client.membership import Membership, memberships
+from client.rate_cli import accepted_release, given_passphrase, open_store
 from client.store import Store
 from client.vault import Cost
 from common.cli import GROUP, run
 from common.errors import KeyringError, SettingError, StoreError, WrongKey
+from common.prior import PopulationPrior
+from common.privacy.promise import statement_of
+from common.release import Release
+from common.signing import SigningKey
 
 ROOT = Path(__file__).parents[2]
 RATE = [EntryPoint("rate", "client.rate_cli:app", GROUP)]
@@ -312,6 +321,113 @@ def test_a_word_that_means_nothing_ends_the_script_and_keeps_what_was_before(
     assert "sideways" in json.loads(capsys.readouterr().out)["error-message"]
     with Store.open(path, passphrase="p") as store:
         assert [event.kind for event in store.events()].count("rating") == 1
+
+
+# -- what a session starts from
+
+
+def take_up(member: Membership, key: SigningKey, *, version: int = 1, age: int = 0) -> None:
+    """The device accepts a release: what somebody knows who knows nobody, after a round."""
+    terms, now = member.terms, int(time.time())
+    flat = PopulationPrior.flat(terms.parameters, terms.pack)
+    learned = dataclasses.replace(flat, rounds=version, privacy=statement_of(terms, version))
+    release = Release(
+        terms=terms,
+        version=version,
+        round=version,
+        prior=learned,
+        created=now - age,
+        expires=now + 3600,
+        previous="" if version == 1 else "a" * 64,
+    )
+    with member.ledger() as ledger:
+        verdict = member.shelf().offer(
+            release.to_bytes(key), release_key=key.public, terms=terms, ledger=ledger, now=now
+        )  # fmt: skip
+    assert verdict.accepted
+
+
+@pytest.fixture
+def look(typed: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Rates nothing; gives what the session starts from."""
+
+    def looked(*options: str) -> tuple[str, str | None]:
+        typed("quit")
+        assert run(["rate", "--in-memory", "--terminal", "--json", *options], RATE) == 0
+        told = json.loads(capsys.readouterr().out)
+        return told["explanation"]["source"], told["start"]
+
+    return looked
+
+
+Look = Callable[..., tuple[str, str | None]]
+
+
+def test_a_session_starts_from_the_release_the_device_accepted(
+    operator: Any, look: Look, typed: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = join(operator.invite())
+    assert look() == ("nothing yet", None)
+    take_up(member, operator.release_key)
+    line = (
+        "starts from what rounds of 3 people or more taught: release 1 of Test people; --prior none starts from nothing"
+    )
+    assert look() == ("the crowd", line)
+    for options in (("--prior", "none"), ("--model", "svm")):
+        assert look(*options) == ("nothing yet", None), options
+    typed("a quit")
+    assert run(["rate", "--in-memory", "--terminal"], RATE) == 0
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    (member.folder / "membership.json").unlink()
+    assert look() == ("nothing yet", None)
+
+
+def test_a_prior_that_is_given_goes_before_a_release(operator: Any, look: Look, tmp_path: Path) -> None:
+    take_up(join(operator.invite()), operator.release_key)
+    mine = PopulationPrior.flat(operator.terms.parameters, operator.terms.pack)
+    mine.save(tmp_path / "mine")
+    assert look("--prior", str(tmp_path / "mine")) == ("the crowd", None)
+
+
+def test_of_several_federations_the_newest_release_is_taken_and_none_of_another_generator(
+    operator: Any, serve: Any, look: Look, tmp_path: Path
+) -> None:
+    names = {"Art club": 7200, "Friends": 3600, "Late": None, "Robots": 0}
+    for number, (name, age) in enumerate(names.items()):
+        (tmp_path / name).mkdir()
+        other = type(operator)(tmp_path / name)
+        other.terms = dataclasses.replace(other.terms, federation=f"{number}" * 32, name=name)
+        serve(other)
+        member = join(other.invite())
+        if name == "Robots":
+            record = member.folder / "membership.json"
+            record.write_text(record.read_text().replace(other.terms.pack, "d" * 64))
+            (member,) = (each for each in memberships() if each.folder == member.folder)
+        if age is not None:
+            take_up(member, other.release_key, version=2 if name == "Friends" else 1, age=age)
+    source, line = look()
+    assert source == "the crowd"
+    assert line is not None
+    assert "release 2 of Friends" in line
+    robots = accepted_release("d" * 64)
+    assert robots is not None
+    assert robots.terms.name == "Robots"
+    assert accepted_release("e" * 64) is None
+
+
+def test_a_damaged_membership_keeps_nobody_from_rating(operator: Any, look: Look) -> None:
+    member = join(operator.invite())
+    take_up(member, operator.release_key)
+    (member.folder / "releases" / "release.json").write_text("{}")
+    assert look() == ("nothing yet", None)
+    (member.folder / "membership.json").write_text("{}")
+    source, line = look()
+    assert source == "nothing yet"
+    assert line is not None
+    assert line.startswith(f"starts from nothing: the membership in {member.folder} is damaged")
+
+
+# -- the page and the help
 
 
 def test_the_page_is_served_in_the_way_that_was_asked_for_until_ctrl_c(tmp_path: Path) -> None:
