@@ -22,7 +22,7 @@ import platformdirs
 from client.gate import Gate
 from client.store_files import private_folder, wipe
 from common.enrolment import MemberCertificate
-from common.errors import ConsentError, EnrolmentError, PackError, PlglError, SignatureError
+from common.errors import ConsentError, EnrolmentError, NoMembership, PackError, PlglError, SignatureError
 from common.files import write_privately
 from common.invite import Invite
 from common.signing import SigningKey, canonical
@@ -304,7 +304,7 @@ def membership_of(federation: str | None = None, root: Path | None = None) -> Me
         root: folder of the memberships; None for the usual one.
 
     Raises:
-        EnrolmentError: none fits, or several.
+        NoMembership: none fits, or several.
     """
     found = memberships(root)
     if federation is not None:
@@ -313,9 +313,9 @@ def membership_of(federation: str | None = None, root: Path | None = None) -> Me
         return found[0]
     if not found:
         what = "no membership here" if federation is None else f"no membership of {federation[:40]!r} here"
-        raise EnrolmentError(f"{what}; nothing is shared; join with: plgl join INVITE")
+        raise NoMembership(f"{what}; nothing is shared; join with: plgl join INVITE")
     names = ", ".join(f"{m.terms.federation[:8]} ({m.terms.name})" for m in found)
-    raise EnrolmentError(f"several memberships fit: {names}; say which with --federation")
+    raise NoMembership(f"several memberships fit: {names}; say which with --federation")
 
 
 def sharing_line(root: Path | None = None) -> str:

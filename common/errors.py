@@ -17,6 +17,7 @@
     ├── ReleaseError          1   a published prior cannot be accepted
     ├── LedgerError           1   a journal or ledger is damaged or missing, so nothing may be spent
     ├── EnrolmentError        1   an invitation, membership or certificate cannot be used
+    │   └── NoMembership      1   none of the memberships here is the one that is meant
     ├── DeploymentError       1   a server process could not be started or stopped answering
     ├── PeopleError           1   a people plug-in answered with something unusable
     ├── FolderError           2   an output folder is not ours, or holds a run with other settings
@@ -101,6 +102,10 @@ class LedgerError(PlglError):
 
 class EnrolmentError(PlglError):
     """An invitation, a membership or a certificate cannot be used."""
+
+
+class NoMembership(EnrolmentError):
+    """None of the memberships on this machine is the one that is meant, or several are."""
 
 
 class DeploymentError(PlglError):

@@ -21,7 +21,7 @@ from client.web import asking, browsing, keeping, sharing, views
 from client.web.deck import Deck
 from client.web.guard import Guard
 from client.web.pictures import SIZES
-from common.errors import ItemError, PlglError, SettingError
+from common.errors import ItemError, NoMembership, PlglError, SettingError
 
 STATIC = Path(__file__).parent / "static"
 
@@ -111,7 +111,7 @@ def _not_there(request: Request, error: Exception) -> HTMLResponse:
 
 
 def _refused(request: Request, error: Exception) -> HTMLResponse:
-    status = 404 if isinstance(error, ItemError) else 422 if isinstance(error, SettingError) else 503
+    status = 404 if isinstance(error, (ItemError, NoMembership)) else 422 if isinstance(error, SettingError) else 503
     text = f"{asking.sentence(error)} Nothing you rated before is lost."
     return _say(request, status, "That did not work", text)
 

@@ -23,6 +23,8 @@ FORMS = {
     "/settings/person": ("profile", "context"),
     "/settings/noticing": ("on",),
     "/forget": ("word",),
+    "/sharing/pause": ("federation", "on"),
+    "/sharing/leave": ("federation", "sure"),
 }
 few = settings(
     max_examples=EXAMPLES,
