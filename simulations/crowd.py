@@ -1,0 +1,73 @@
+"""Who takes part in an experiment of the lab: people whose answers are made when they are asked for.
+
+A crowd never holds everybody at once. It gives the answers of any range of people, always the same for the same
+range, so a million people cost no more memory than the chunk that is being worked on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from client.likelihood import Evidence
+
+
+@dataclass(frozen=True)
+class Items:
+    """The public things that answers are about.
+
+    Attributes:
+        features: ``(n, p)`` features phi of each item, the last column ones; what the taste model sees.
+        latents: ``(n, d)`` latents of the same items; what classifiers on latents see. Items that were never made by a
+            generator have their features here too.
+    """
+
+    features: Tensor
+    latents: Tensor
+
+    def to(self, device: torch.device) -> Items:
+        """The same items on a device."""
+        return Items(self.features.to(device), self.latents.to(device))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What some people said, as rows of the items: no features yet, so a strategy chooses what it looks at.
+
+    Attributes:
+        kind: ``(people, t)`` int64, a ``client.ratings.Kind``.
+        value: ``(people, t)`` int64, as ``client.ratings`` stores it.
+        items: ``(people, t, m)`` int64 rows of the items, -1 where an answer is about fewer than m.
+        weight: ``(people, t)``; 0 for an answer that was never given.
+    """
+
+    kind: Tensor
+    value: Tensor
+    items: Tensor
+    weight: Tensor
+
+    @property
+    def people(self) -> int:
+        """How many people."""
+        return self.kind.shape[0]
+
+    def seen_as(self, table: Tensor) -> Evidence:
+        """The answers as evidence for a model that sees item i as row i of ``table`` ``(n, q)``."""
+        found = Evidence.gather(self.kind, self.value, self.items, table)
+        return Evidence(found.kind, found.value, self.weight.to(table), found.features, found.shown)
+
+
+class Crowd(Protocol):
+    """People a strategy may learn from."""
+
+    people: int
+    items: Items
+
+    def answers(self, first: int, last: int, round: int = 1) -> Answers:
+        """What people ``first`` to ``last - 1`` had said by this round, on the device of the items.
+
+        Guarantee: a person's answers depend on the crowd, the person and the round only, not on the range asked for.
+        """

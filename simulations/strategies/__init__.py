@@ -1,0 +1,1 @@
+"""Strategies to compare, one file each."""
