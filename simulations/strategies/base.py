@@ -8,19 +8,23 @@ A strategy is the pair of functions a federation is made of, and what a new pers
     scores(answers of a new person, state)      on the device
 
 Clipping, rounding, adding, sampling and noise are not its business: the engine does them, in one place, from a
-``Mechanism``, which also writes the privacy statement.
+``Mechanism``, which also writes the privacy statement. A strategy that is protected on the devices instead, or not at
+all, says so itself: ``OwnPrivacy``. ``simulations.strategies.arrange`` makes the right pair for a promise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from client.likelihood import Evidence
 from common.prior import PopulationPrior
+from common.privacy.settings import PrivacySettings
+from common.privacy.statement import PrivacyStatement
 from simulations.crowd import Items
+from simulations.mechanisms import Mechanism
 
 State = dict[str, Tensor]
 """What the server publishes after each round, plain arrays by name. Public."""
@@ -46,19 +50,23 @@ class Task:
 
 
 class Strategy(Protocol):
-    """A federated learner of tastes. Everything is batched over people and runs on the device of its input.
+    """A federated learner of tastes. Everything is batched over people and runs on the device of its input."""
 
-    Attributes:
-        name: for scripts, e.g. ``"dp-em"``.
-        label: for people.
-        norm_bound: clip norm that suits its updates, in their own units; chosen on invented people only.
-        rounds: how many rounds suit it where nothing else is asked for.
-    """
+    @property
+    def name(self) -> str:
+        """For scripts, e.g. ``"dp-em"``."""
 
-    name: str
-    label: str
-    norm_bound: float
-    rounds: int
+    @property
+    def label(self) -> str:
+        """For people."""
+
+    @property
+    def norm_bound(self) -> float:
+        """Clip norm that suits its updates, in their own units; chosen on invented people only."""
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds suit it where nothing else is asked for."""
 
     def start(self, task: Task) -> State:
         """The state before the first round."""
@@ -83,3 +91,30 @@ class Strategy(Protocol):
             state: the last state.
             items: what to score, not what was rated.
         """
+
+
+@runtime_checkable
+class OwnPrivacy(Protocol):
+    """What a strategy has besides if the noise of a mechanism is not what protects people.
+
+    Its devices add noise themselves, or nobody does; it runs with the mechanism that ``keeping`` returns, and its own
+    ``statement`` stands beside the result.
+    """
+
+    def keeping(self, settings: PrivacySettings, task: Task) -> tuple[Strategy, Mechanism]:
+        """The strategy with the noise that keeps a promise, and the mechanism to run it with.
+
+        Args:
+            settings: epsilon, delta, rounds and expected people of the promise; each strategy has its own norm bound.
+            task: what will be rated.
+        """
+
+    def statement(self, numbers: int, rounds: int) -> PrivacyStatement:
+        """The claim for what ``rounds`` releases of ``numbers`` numbers were made into."""
+
+
+def statement_of(strategy: Strategy, mechanism: Mechanism, numbers: int, rounds: int) -> PrivacyStatement:
+    """The claim that stands beside a result: the strategy's own where it protects people itself, or nobody does."""
+    if isinstance(strategy, OwnPrivacy):
+        return strategy.statement(numbers, rounds)
+    return mechanism.statement(numbers, rounds)
