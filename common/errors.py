@@ -6,7 +6,9 @@
     ├── SettingError          2   a setting is outside its range
     ├── PackError             1   a generator pack cannot be used
     │   ├── UnknownGenerator  2   no pack of that name
-    │   └── DamagedPack       1   a file is missing, altered or not what the manifest says
+    │   ├── DamagedPack       1   a file is missing, altered or not what the manifest says
+    │   │   └── UnsafeFile    1   a foreign file asks for what is not allowed, or for more than its limits
+    │   └── UnreadableModel   1   a file is not a model an importer can read
     ├── PriorError            1   a prior is damaged, or made for another pack or another number of features
     ├── UpdateError           1   a message about an update cannot be read
     ├── CohortError           1   too few people took part
@@ -60,6 +62,14 @@ class UnknownGenerator(PackError):
 
 class DamagedPack(PackError):
     """A file of a pack is missing, altered, or not what its manifest says."""
+
+
+class UnsafeFile(DamagedPack):
+    """A foreign file asks for what is not allowed, or for more memory or time than its limits."""
+
+
+class UnreadableModel(PackError):
+    """A file is not a model that an importer can read: another format, cut short, or another architecture."""
 
 
 class PriorError(PlglError):

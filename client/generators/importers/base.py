@@ -1,0 +1,172 @@
+"""What every importer returns, and how that becomes a pack.
+
+To add an importer: one file beside this one with ``IMPORTER = Importer(...)``, and one line in `registry.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from client.generators.interface import Condition, Noise, Origin, Output, SourceLaw
+from common.errors import SettingError, StorageError, UnreadableModel
+from common.latents import LatentSpace
+
+HEAD = 1 << 16
+"""Bytes of a file that `Importer.sniff` sees."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imported:
+    """A generator as an importer read it: a torch network and everything its pack will say.
+
+    Guarantee: shapes of conditions, defaults and latent agree, checked when made. The network is not run here.
+
+    Attributes:
+        network: in eval mode. ``forward(latent, *conditions, *noise[, truncation])`` with ``latent`` ``(n, d)`` float32
+            from N(0, I), each condition ``(n, *shape)``, each noise ``shape`` and ``truncation`` ``(1,)``, in this
+            order, gives ``(n, *output.shape)`` float32 within the output's range. Another latent law, a reshape of the
+            latent, a rescaled range and a grey picture's three channels are layers of it: see `normal_to_uniform`.
+        latents: its latent space; the law is ``normal``.
+        output: what one latent becomes.
+        licence: SPDX identifier of the weights, or ``LicenseRef-...``; ``NOASSERTION`` where nobody said.
+        notice: what whoever adds it should read, such as terms of the training data; may be empty.
+        source: the law the network was trained with.
+        latent_shape: shape the network gives the latent, such as ``(4, 8, 8)``; empty for a plain vector.
+        conditions: further inputs of every item.
+        defaults: for each condition, its value where nobody gives one, ``shape``, float32.
+        noise: inputs that are the same for every item.
+        truncation: default psi of the input ``truncation``; None for a network without that input.
+        origin: the file it came from.
+        onnx: the network as an ONNX file with these input names and one output, where it is one already; it is then
+            taken as it is, and ``network`` must agree with it.
+
+    Raises:
+        SettingError: something does not fit together.
+    """
+
+    network: nn.Module
+    latents: LatentSpace
+    output: Output
+    licence: str
+    notice: str = ""
+    source: SourceLaw = SourceLaw()
+    latent_shape: tuple[int, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    defaults: Mapping[str, Tensor] = field(default_factory=dict)
+    noise: tuple[Noise, ...] = ()
+    truncation: float | None = None
+    origin: Origin | None = None
+    onnx: bytes | None = None
+
+    def __post_init__(self) -> None:
+        names = [each.name for each in (*self.conditions, *self.noise)]
+        if len(set(names)) != len(names):
+            raise SettingError(f"inputs {', '.join(names)} must have different names")
+        if set(self.defaults) != {each.name for each in self.conditions}:
+            raise SettingError(f"defaults of {sorted(self.defaults)} must be those of the conditions")
+        for each in self.conditions:
+            if tuple(self.defaults[each.name].shape) != each.shape:
+                found = tuple(self.defaults[each.name].shape)
+                raise SettingError(f"default of condition {each.name!r} has shape {found}, not {each.shape}")
+        if self.latent_shape and math.prod(self.latent_shape) != self.latents.dimension:
+            raise SettingError(f"latent shape {self.latent_shape} does not hold {self.latents.dimension} numbers")
+        if self.network.training:
+            raise SettingError("the network is in training mode; call eval() first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportSettings:
+    """What a person says about a model file. None and empty mean: as the file or the importer says.
+
+    Attributes:
+        dimension: ``d``, numbers in a latent.
+        law: the law the network was trained with.
+        size: height and width of a picture, where a state dict does not tell.
+        output_range: least and largest value the network gives, such as ``(0, 1)``.
+        truncation: default psi.
+        seed: of noise inputs.
+        module: the class to fill with weights, ``package.module:Class`` or ``file.py:Class``.
+        conditions: defaults as written: ``{"label": "3"}`` or ``{"style": "0.1,0.2"}``.
+        licence: of the weights.
+        notice: to show.
+        settings: what only this importer knows, as written in ``--set name=value``; `Importer.settings` lists them.
+    """
+
+    dimension: int | None = None
+    law: SourceLaw | None = None
+    size: int | None = None
+    output_range: tuple[float, float] | None = None
+    truncation: float | None = None
+    seed: int = 0
+    module: str = ""
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ""
+    notice: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """One kind of model file.
+
+    Attributes:
+        kind: its name, as in ``--as stylegan2``.
+        about: one line for help and messages.
+        sniff: whether a file looks like this kind, from its path and its first `HEAD` bytes; runs nothing, never raises.
+        read: reads the file. Raises `UnreadableModel` for one it cannot read, with the reason and the next step, and
+            `SettingError` where the person has to say more.
+        settings: names of ``--set`` it understands, each with one line of help.
+    """
+
+    kind: str
+    about: str
+    sniff: Callable[[Path, bytes], bool]
+    read: Callable[[Path, ImportSettings], Imported]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def normal_to_uniform(latent: Tensor, law: SourceLaw) -> Tensor:
+    """The exact change from N(0, I) to the law of the network, any shape: ``low + (high - low) * Phi(latent)``.
+
+    Smooth and increasing in every coordinate. Laws other than ``uniform`` come back unchanged.
+    """
+    if law.name != "uniform":
+        return latent
+    return law.low + (law.high - law.low) * 0.5 * (1 + torch.erf(latent / math.sqrt(2)))
+
+
+def origin_of(path: Path) -> Origin:
+    """Name and SHA-256 of a file.
+
+    Raises:
+        UnreadableModel: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return Origin(file=path.name, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise UnreadableModel(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def head_of(path: Path) -> bytes:
+    """The first `HEAD` bytes of a file, for `Importer.sniff`.
+
+    Raises:
+        UnreadableModel: no such file, or not a plain one.
+    """
+    if not path.exists():
+        raise UnreadableModel(f"there is no file {path}; give the path of a model file or of a pack's folder")
+    if not path.is_file():  # a pipe would block for ever
+        raise UnreadableModel(f"{path} is not a plain file; give the path of a model file")
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
