@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +21,7 @@ from common.errors import SettingError
 from simulations import contact_sheet, curves_plot
 from simulations.contact_sheet import ContactSheet, Row
 from simulations.curves_plot import LIKELIHOOD, PERCENTILE, Measure, Style, ordinal
+from simulations.page import claims, render
 from simulations.run_folder import RunFolder, plain
 
 __all__ = ["ContactSheet", "Row", "headline", "results_text", "terminal_table", "write_report"]
@@ -30,20 +30,6 @@ FORMAT = "plgl-cold-start-1"
 _EARLY = 5  # ratings the headline speaks of
 _LINES = ("percentile", "low", "high", "log_likelihood", "log_likelihood_low", "log_likelihood_high")
 _COLUMNS = ("method", "epsilon", "ratings", "percentile", "low", "high", "log_likelihood", "ll_low", "ll_high")
-_CLAIMS = {
-    "unit": "who is protected",
-    "adjacency": "data sets compared",
-    "epsilon": "epsilon, all releases together",
-    "delta": "delta",
-    "mechanism": "mechanism",
-    "trust": "who sees values before the noise",
-    "sensitivity": "sensitivity (L2)",
-    "noise_multiplier": "noise multiplier z",
-    "participations": "participations charged, at most",
-    "rho": "rho (zero-concentrated)",
-    "sampling": "sampling",
-    "accountant": "accountant",
-}
 
 
 def write_report(folder: RunFolder, results: dict[str, Any], sheets: Sequence[ContactSheet] = ()) -> Path:
@@ -268,31 +254,12 @@ def _worth_rows(results: dict[str, Any], looks: dict[str, Style]) -> list[dict[s
     ]
 
 
-def _claims(statement: dict[str, Any]) -> list[tuple[str, str]]:
-    """A privacy statement as pairs of words, in an order that reads."""
-
-    def write(key: str, value: Any) -> str:
-        if value is None:
-            return "∞ — nothing is claimed" if key == "epsilon" else "–"
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-    known = [key for key in _CLAIMS if key in statement]
-    return [(_CLAIMS.get(key, key), write(key, statement[key])) for key in [*known, *(set(statement) - set(known))]]
-
-
 def _page(
     results: dict[str, Any], looks: dict[str, Style], plots: dict[str, dict[str, Markup]], sheets: list[dict[str, Any]]
 ) -> str:
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["value"] = _value
     rounds = results.get("federation", {}).get("rounds", [])
-    return templates.get_template("report.html").render(
+    return render(
+        "report.html",
         results=results,
         headline=headline(results),
         looks={look.slot: look for look in looks.values()}.values(),
@@ -300,7 +267,7 @@ def _page(
         percentile=_table(results, PERCENTILE, looks),
         likelihood=_table(results, LIKELIHOOD, looks),
         worth=_worth_rows(results, looks),
-        privacy=[{**entry, "claims": _claims(entry["statement"])} for entry in results.get("privacy", [])],
+        privacy=[{**entry, "claims": claims(entry["statement"])} for entry in results.get("privacy", [])],
         sheets=sheets,
         rounds=rounds,
         asked=sum(entry["asked"] for entry in rounds),
@@ -308,16 +275,3 @@ def _page(
         engine=results.get("federation", {}).get("engine", ""),
         total_seconds=sum(results.get("seconds", {}).values()),
     )
-
-
-def _value(value: Any) -> str:
-    """A setting as text: no quotes around words, no brackets around lists."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(_value(item) for item in value) or "–"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) or "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
