@@ -54,6 +54,18 @@ class Answers:
         """How many people."""
         return self.kind.shape[0]
 
+    def first(self, answers: int) -> Answers:
+        """Only the first ``answers`` answers of everybody."""
+        return Answers(*(tensor[:, :answers] for tensor in self.tensors()))
+
+    def select(self, people: Tensor | slice) -> Answers:
+        """Only some of the people."""
+        return Answers(*(tensor[people] for tensor in self.tensors()))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The fields in order."""
+        return self.kind, self.value, self.items, self.weight
+
     def seen_as(self, table: Tensor) -> Evidence:
         """The answers as evidence for a model that sees item i as row i of ``table`` ``(n, q)``."""
         found = Evidence.gather(self.kind, self.value, self.items, table)
@@ -63,11 +75,38 @@ class Answers:
 class Crowd(Protocol):
     """People a strategy may learn from."""
 
-    people: int
-    items: Items
+    @property
+    def people(self) -> int:
+        """How many there are."""
+
+    @property
+    def items(self) -> Items:
+        """What their answers are about."""
 
     def answers(self, first: int, last: int, round: int = 1) -> Answers:
         """What people ``first`` to ``last - 1`` had said by this round, on the device of the items.
 
         Guarantee: a person's answers depend on the crowd, the person and the round only, not on the range asked for.
         """
+
+
+@dataclass(frozen=True)
+class HeldCrowd:
+    """A crowd whose answers lie in memory: real people, or few enough invented ones. A `Crowd`.
+
+    Attributes:
+        items: what the answers are about.
+        held: everybody's answers, the same in every round.
+    """
+
+    items: Items
+    held: Answers
+
+    @property
+    def people(self) -> int:
+        """How many people."""
+        return self.held.people
+
+    def answers(self, first: int, last: int, round: int = 1) -> Answers:
+        """See `Crowd`."""
+        return self.held.select(slice(first, last))

@@ -11,6 +11,7 @@ target     likes what resembles one picture, seen through a random network that 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
@@ -98,7 +99,8 @@ class Panel:
         self._parts = []
         if len(rows):
             invented = population(count=len(rows), seed=seed, reference=reference)
-            invented.peaks = torch.tensor([_PEAKS[everybody[i]] for i in rows.tolist()])
+            peaks = torch.tensor([_PEAKS[everybody[i]] for i in rows.tolist()])
+            invented.tastes = dataclasses.replace(invented.tastes, peaks=peaks)
             self._parts.append((invented, rows))
         if len(wanting):
             # drawn for each half when it is first asked: nobody waits for pictures of those who train
@@ -146,5 +148,5 @@ def _of(people: People, wanted: Tensor, media: Tensor) -> Tensor:
     if not isinstance(people, InventedPeople):
         return judged(people, media, len(wanted))[wanted]
     part = copy.copy(people)
-    part.weights, part.other, part.peaks = people.weights[wanted], people.other[wanted], people.peaks[wanted]
+    part.tastes = people.tastes.select(wanted)
     return judged(part, media, int(wanted.sum()))

@@ -82,45 +82,91 @@ class Population:
 PEAK_WIDTH = 1.0  # of an ideal point, in standard deviations per factor; wider is closer to a linear taste
 
 
+@dataclass(frozen=True)
+class Tastes:
+    """What some people like, as a function of picture factors.
+
+    Attributes:
+        weights: ``(people, factors)``; other: the same, towards the second ideal point.
+        other: see above.
+        peaks: ``(people,)`` 0 for weighted factors, 1 for one ideal point, 2 for two.
+    """
+
+    weights: Tensor
+    other: Tensor
+    peaks: Tensor
+
+    @classmethod
+    def of(
+        cls, settings: Population, centres: Tensor, archetype: Tensor, kind: Tensor, own: tuple[Tensor, Tensor]
+    ) -> Tastes:
+        """Mix what people share with what is their own.
+
+        Args:
+            settings: the dials.
+            centres: ``(archetypes, factors)`` of length one, see ``archetype_centres``.
+            archetype: ``(people,)`` int64.
+            kind: ``(people,)`` uniform on [0, 1): who has ideal points.
+            own: two ``(people, factors)`` standard normal directions, for the taste and for its second peak.
+        """
+        common, personal = settings.shared**0.5, (1 - settings.shared) ** 0.5
+        second = (archetype + 1) % settings.archetypes
+        some = kind < settings.two_peaked + settings.ideal
+        return cls(
+            common * centres[archetype] + personal * _unit(own[0]),
+            common * centres[second] + personal * _unit(own[1]),
+            torch.where(kind < settings.two_peaked, 2, some.long()),
+        )
+
+    def select(self, people: Tensor | slice) -> Tastes:
+        """Only some of the people."""
+        return Tastes(self.weights[people], self.other[people], self.peaks[people])
+
+    def of_all(self, factors: Tensor) -> Tensor:
+        """Utilities ``(people, n)`` of items with factors ``(n, factors)``."""
+        return self._felt(self.weights @ factors.T, self.other @ factors.T)
+
+    def of_each(self, factors: Tensor) -> Tensor:
+        """Utilities ``(people, t)`` of items of their own for everybody, factors ``(people, t, factors)``."""
+        return self._felt(*((factors @ x.unsqueeze(-1)).squeeze(-1) for x in (self.weights, self.other)))
+
+    def _felt(self, along: Tensor, along_other: Tensor) -> Tensor:
+        near, far = closeness(along), closeness(along_other)
+        peaks = self.peaks[:, None]
+        return torch.where(peaks == 0, along, torch.where(peaks == 1, near, torch.logaddexp(4 * near, 4 * far) / 4))
+
+
+def closeness(along: Tensor) -> Tensor:
+    """Closeness to the ideal point two standard deviations out in a direction: rises, then falls beyond it."""
+    close: Tensor = -0.5 * ((along - 2.0) / (2.0 * PEAK_WIDTH)).square()
+    return close
+
+
+def archetype_centres(settings: Population, factors: int, generator: torch.Generator) -> Tensor:
+    """``(archetypes, factors)`` of length one: sparse, and mostly about things with a name."""
+    centres = torch.randn(settings.archetypes, factors, generator=generator)
+    centres *= torch.rand(settings.archetypes, factors, generator=generator) < 0.5
+    centres[:, NAMED:] *= 0.3  # what is personal, on the other hand, can be anything
+    return _unit(centres)
+
+
 class InventedPeople:
     """People whose tastes are made of named picture factors and a random-network embedding."""
 
     def __init__(self, settings: Population, count: int, seed: int, reference: Tensor) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.judge = Judge(reference)
-        factors = self.judge.factors(reference)
-        dimension = factors.shape[1]
-        common = settings.shared**0.5
+        dimension = self.judge.factors(reference[:1]).shape[1]
         self.archetype = torch.randint(settings.archetypes, (count,), generator=generator)
-        # what archetypes care about is sparse and concerns things with a name; what is personal can be anything
-        centre = torch.randn(settings.archetypes, dimension, generator=generator)
-        centre *= torch.rand(settings.archetypes, dimension, generator=generator) < 0.5
-        centre[:, NAMED:] *= 0.3
-        centre = _unit(centre)
-        personal = _unit(torch.randn(count, dimension, generator=generator))
-        self.weights = common * centre[self.archetype] + (1 - settings.shared) ** 0.5 * personal
+        centres = archetype_centres(settings, dimension, generator)
+        own = torch.randn(count, dimension, generator=generator)
         kind = torch.rand(count, generator=generator)
-        self.peaks = torch.where(
-            kind < settings.two_peaked, 2, torch.where(kind < settings.two_peaked + settings.ideal, 1, 0)
-        )
-        second = common * centre[(self.archetype + 1) % settings.archetypes]
-        self.other = second + (1 - settings.shared) ** 0.5 * _unit(torch.randn(count, dimension, generator=generator))
+        other = torch.randn(count, dimension, generator=generator)
+        self.tastes = Tastes.of(settings, centres, self.archetype, kind, (own, other))
 
     def utilities(self, media: Tensor) -> Tensor:
         """``(people, n)``; see ``People``."""
-        factors = self.judge.factors(media)
-        linear = self.weights @ factors.T
-        near, far = self._likeness(self.weights, factors), self._likeness(self.other, factors)
-        two = torch.logsumexp(torch.stack([4 * near, 4 * far]), dim=0) / 4
-        peaks = self.peaks[:, None]
-        return torch.where(peaks == 0, linear, torch.where(peaks == 1, near, two))
-
-    @staticmethod
-    def _likeness(direction: Tensor, factors: Tensor) -> Tensor:
-        """Closeness to the ideal point two standard deviations out in ``direction``: rises, then falls beyond it."""
-        along = direction @ factors.T
-        likeness: Tensor = -0.5 * ((along - 2.0) / (2.0 * PEAK_WIDTH)).square()
-        return likeness
+        return self.tastes.of_all(self.judge.factors(media))
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -274,7 +320,11 @@ class AnswerNoise:
         Returns:
             ``(people, t)`` int64.
         """
-        uniform = torch.rand(utilities.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+        return self.say(kind, utilities, levels, torch.rand(utilities.shape, generator=generator))
+
+    def say(self, kind: Kind, utilities: Tensor, levels: Tensor, uniform: Tensor) -> Tensor:
+        """The same from numbers ``(people, t, m)`` uniform on [0, 1) that the caller drew; on any device."""
+        uniform = uniform.clamp(1e-6, 1 - 1e-6)
         if kind in (Kind.BEST, Kind.WORST):
             gumbel = -torch.log(-torch.log(uniform)) / self.sharpness
             sign = 1 if kind == Kind.BEST else -1
@@ -283,7 +333,7 @@ class AnswerNoise:
         if kind == Kind.LIKE:
             return (seen[..., 0] > 0).long()
         if kind == Kind.STARS:
-            return 1 + (seen[..., :1] > torch.tensor([-1.2, -0.4, 0.4, 1.2])).sum(-1)
+            return 1 + (seen[..., :1] > seen.new_tensor([-1.2, -0.4, 0.4, 1.2])).sum(-1)
         gap = seen[..., 0] - seen[..., 1]
         absolute = torch.where(seen[..., :2].mean(-1) > 0, 2, 3)
         return torch.where(gap.abs() < self.tie, absolute, (gap < 0).long())

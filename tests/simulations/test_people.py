@@ -5,7 +5,7 @@ from torch import Tensor
 from client.generators.pack import GeneratorPack
 from client.ratings import Kind
 from common.errors import PeopleError, SettingError
-from simulations.people import AnswerNoise, Judge, Population, judged, load_factory
+from simulations.people import AnswerNoise, Judge, Population, closeness, judged, load_factory
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,7 @@ def test_a_seed_decides_who_people_are(pictures: Tensor) -> None:
 
 def test_ideal_points_are_passed_by_going_too_far() -> None:
     """Utility of an ideal-point person falls beyond the ideal; a person who weighs factors never tires of more."""
-    from simulations.people import InventedPeople
-
-    along = torch.tensor([[0.0], [2.0], [4.0]])
-    near, ideal, beyond = InventedPeople._likeness(torch.ones(1, 1), along)[0].tolist()
+    near, ideal, beyond = closeness(torch.tensor([0.0, 2.0, 4.0])).tolist()
     assert ideal > near
     assert ideal > beyond
 
