@@ -108,13 +108,10 @@ class Frame:
         """
         if not parquet_installed():
             raise SettingError('Parquet needs pyarrow; install it with pip install "plgl[parquet]"')
-        import pyarrow
-        import pyarrow.parquet
-
+        optional: list[str] = ["pyarrow", "pyarrow.parquet"]  # not always there, and without type stubs
+        pyarrow, parquet = (importlib.import_module(name) for name in optional)
         sink = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(
-            pyarrow.table({name: _alike(values) for name, values in self.columns.items()}), sink
-        )
+        parquet.write_table(pyarrow.table({name: _alike(values) for name, values in self.columns.items()}), sink)
         content: bytes = sink.getvalue().to_pybytes()
         return content
 
