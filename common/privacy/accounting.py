@@ -135,11 +135,26 @@ def noise_sigma_squared(settings: PrivacySettings, numbers: int, scale: int = fi
     if not settings.private:
         raise SettingError("epsilon=inf needs no noise; ask for a finite epsilon")
     z = noise_multiplier(settings.epsilon, settings.delta, settings.participations)
-    sigma = z * (1 + DISCRETE_MARGIN) * fixed_point.sensitivity(settings.norm_bound, numbers, scale)
+    return integer_variance(z, settings.norm_bound, numbers, scale)
+
+
+def integer_variance(z: float, norm_bound: float, numbers: int, scale: int = fixed_point.SCALE) -> Fraction:
+    """Variance in squared integer steps of discrete noise with noise multiplier ``z``, rounded up to a whole number.
+
+    Args:
+        z: noise standard deviation over the sensitivity, as calibrated for continuous noise, > 0.
+        norm_bound: L2 bound of one person's vector, its rounding not included.
+        numbers: entries of the vector.
+        scale: integer steps per unit.
+
+    Raises:
+        SettingError: the noise would be below ``SMALLEST_SIGMA`` steps.
+    """
+    sigma = z * (1 + DISCRETE_MARGIN) * fixed_point.sensitivity(norm_bound, numbers, scale)
     if sigma < SMALLEST_SIGMA:
         raise SettingError(
             f"noise of {sigma:.4g} integer steps is below {SMALLEST_SIGMA}, too coarse to be accounted for; "
-            f"raise norm_bound={settings.norm_bound} or lower epsilon={settings.epsilon}"
+            f"raise norm_bound={norm_bound} or lower epsilon"
         )
     return Fraction(math.ceil(Fraction(sigma) ** 2))
 
