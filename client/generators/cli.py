@@ -70,14 +70,14 @@ def show(name: Name, as_json: Json = False) -> None:
 def art(folder: Annotated[Path, typer.Argument(help="Where to write the pack.")]) -> None:
     """Write the embedded generator of abstract art; its latent map follows with `plgl generator map`."""
     from client.generators.art import export_art
-    from client.generators.pack import GENERATOR, Manifest, check_target, fingerprint, write_pack
+    from client.generators.pack import GENERATOR, check_target, fingerprint, manifest_of_art, write_pack
 
     existing = check_target(folder)
     content = export_art()
     if existing is not None and existing.files[GENERATOR] == fingerprint(content):
         print(f"{folder} holds this generator already; its latent map is kept")
         return
-    manifest = Manifest.of_art(content)
+    manifest = manifest_of_art(content)
     write_pack(folder, manifest, {GENERATOR: content})
     print(f"wrote {folder}; now learn its latent map: plgl generator map {folder}")
 

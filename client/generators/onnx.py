@@ -14,6 +14,7 @@ import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
 
+from client.generators.onnx_rules import Refused, parse
 from common.errors import DamagedPack
 
 OPSET = 18
@@ -23,7 +24,7 @@ _ERRORS_ONLY = 3
 class OnnxModel:
     """One ONNX network with named float32 inputs and one float32 output.
 
-    Guarantee: nothing outside the given bytes is read, only standard operators run, and nothing is printed.
+    Guarantee: nothing outside the given bytes is read, only the operators of `onnx_rules` run, and nothing is printed.
 
     Attributes:
         inputs: names of the inputs, in order.
@@ -38,7 +39,7 @@ class OnnxModel:
             name: what messages call it.
 
         Raises:
-            DamagedPack: not an ONNX file, one that points to other files, or one with operators of its own.
+            DamagedPack: not an ONNX file, one that points to other files, or one with operators that are not allowed.
         """
         self.name = name
         self._content = content
@@ -132,30 +133,9 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 
 def _refuse_foreign(content: bytes, name: str) -> None:
     try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's error type depends on its build
-        raise DamagedPack(f"{name} is not an ONNX file; fetch the pack again") from error
-    domains = {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node}
-    if foreign := sorted(domains - {"", "ai.onnx", "ai.onnx.ml"}):
-        raise DamagedPack(f"{name} needs operators of {', '.join(foreign)}; only standard ONNX is run")
-    if model.functions:
-        raise DamagedPack(f"{name} defines operators of its own; only standard ONNX is run")
-    if _has_external_data(model.graph):
-        raise DamagedPack(f"{name} keeps weights in other files; export it as one file")
-
-
-def _has_external_data(graph: onnx.GraphProto) -> bool:
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [*attribute.tensors, attribute.t]
-            if any(
-                _has_external_data(inner)
-                for inner in (attribute.g, *attribute.graphs)
-                if inner.node or inner.initializer
-            ):
-                return True
-    return any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in tensors)
+        parse(content)
+    except Refused as error:
+        raise DamagedPack(f"{name} {error}") from error
 
 
 def _providers() -> list[str]:

@@ -7,34 +7,58 @@ every other file.
 from __future__ import annotations
 
 import hashlib
-import json
-import operator
-import re
-import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from client.generators import art
+from client.generators import art, proof
+from client.generators.installed import InstalledPacks
+from client.generators.interface import LARGEST, SMALLEST, Output
+from client.generators.manifest import (
+    CONDITIONS,
+    FIRST_FORMAT,
+    FORMAT,
+    GENERATOR,
+    LATENT_MAP,
+    MANIFEST,
+    SIGNATURE,
+    Manifest,
+)
 from client.generators.onnx import OPSET, OnnxModel
-from common.errors import DamagedPack, FolderError, PackError, SettingError, StorageError, UnknownGenerator
-from common.files import write_atomically
+from client.generators.pack_files import check_target, fingerprint, read_manifest, verified, write_pack
+from client.generators.pack_signature import signer_of
+from common.errors import DamagedPack, PackError, SettingError, UnknownGenerator
 from common.latents import LatentSpace
 
-FORMAT = "plgl-pack-1"
-GENERATOR, LATENT_MAP, MANIFEST = "generator.onnx", "latent_map.onnx", "manifest.json"
-SMALLEST, LARGEST = 16, 4096
+__all__ = [
+    "CONDITIONS",
+    "FIRST_FORMAT",
+    "FORMAT",
+    "GENERATOR",
+    "LARGEST",
+    "LATENT_MAP",
+    "MANIFEST",
+    "PACKS",
+    "SIGNATURE",
+    "SMALLEST",
+    "GeneratorPack",
+    "Manifest",
+    "check_target",
+    "fingerprint",
+    "known_generators",
+    "manifest_of_art",
+    "write_pack",
+]
+
 PACKS = Path(__file__).parent / "packs"
 
 _PIXELS_AT_ONCE = 1 << 17  # a few hundred MiB of intermediate values at most
 _LATENTS_AT_ONCE = 1 << 15
-_MANIFEST_LIMIT = 1 << 20
 
 
 def known_generators() -> tuple[str, ...]:
@@ -42,186 +66,82 @@ def known_generators() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in PACKS.glob(f"*/{MANIFEST}")))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a pack says about itself.
-
-    Guarantee: every field has its type and range, checked when made.
-
-    Attributes:
-        name: lower-case name, as in ``art``.
-        version: three numbers, as in ``1.0.0``.
-        dimension: latent dimension ``d``.
-        law: latent law, see `LatentSpace`.
-        channels: colour channels of a picture.
-        height: default height in pixels.
-        width: default width in pixels.
-        resizable: whether the generator draws any size.
-        licence: SPDX identifier.
-        opset: ONNX operator set of the files.
-        files: for each file, its size in bytes and its SHA-256 in hexadecimal.
-        components: ``k``, outputs of the latent map; 0 without one.
-        r2: ``(k,)`` share of each component's variance that the map explains on held-out latents.
-        scale: ``(k,)`` standard deviation of each component among perceptual features, root mean square 1.
-
-    Raises:
-        DamagedPack: a field is missing or impossible.
-    """
-
-    name: str
-    version: str
-    dimension: int
-    law: str
-    channels: int
-    height: int
-    width: int
-    resizable: bool
-    licence: str
-    opset: int
-    files: dict[str, tuple[int, str]]
-    components: int = 0
-    r2: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        expected = {GENERATOR, LATENT_MAP} if self.components else {GENERATOR}
-        checks = {
-            "name": bool(re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.name)),
-            "version": bool(re.fullmatch(r"\d+\.\d+\.\d+", self.version)),
-            "latent": 1 <= self.dimension <= 65536,
-            "output": self.channels == 3 and all(SMALLEST <= side <= LARGEST for side in (self.height, self.width)),
-            "components": 0 <= self.components <= 65536,
-            "r2": len(self.r2) == self.components and all(value <= 1 for value in self.r2),
-            "scale": len(self.scale) == self.components and all(0 < value < 1e6 for value in self.scale),
-            "files": set(self.files) == expected
-            and all(size > 0 and len(sha) == 64 for size, sha in self.files.values()),
-        }
-        if wrong := [field for field, good in checks.items() if not good]:
-            raise DamagedPack(f"the manifest's {', '.join(wrong)} cannot be right; fetch the pack again")
-        try:
-            LatentSpace(self.dimension, self.law)
-        except SettingError as error:
-            raise DamagedPack(f"the manifest's latent cannot be right: {error}; fetch the pack again") from error
-
-    @classmethod
-    def of_art(cls, generator: bytes) -> Manifest:
-        """Manifest of the embedded art generator without a latent map; ``generator`` is its ONNX file."""
-        return cls(
-            name="art",
-            version="1.0.0",
-            dimension=art.DIMENSION,
-            law="normal",
-            channels=3,
-            height=256,
-            width=256,
-            resizable=True,
-            licence="Apache-2.0",
-            opset=OPSET,
-            files={GENERATOR: fingerprint(generator)},
-        )
-
-    def encode(self) -> bytes:
-        """Canonical JSON: sorted keys, two spaces, UTF-8, one line feed at the end."""
-        about = {
-            "format": FORMAT,
-            "name": self.name,
-            "version": self.version,
-            "latent": {"dimension": self.dimension, "law": self.law},
-            "output": {
-                "kind": "image",
-                "channels": self.channels,
-                "range": [-1.0, 1.0],
-                "height": self.height,
-                "width": self.width,
-                "resizable": self.resizable,
-            },
-            "components": self.components,
-            "r2": list(self.r2),
-            "scale": list(self.scale),
-            "licence": self.licence,
-            "opset": self.opset,
-            "files": {name: {"size": size, "sha256": sha} for name, (size, sha) in self.files.items()},
-        }
-        return (json.dumps(about, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-    @classmethod
-    def decode(cls, content: bytes) -> Manifest:
-        """Read a manifest.
-
-        Raises:
-            DamagedPack: not JSON, not of this format, or with a field missing, unknown or impossible.
-        """
-        try:
-            about = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise DamagedPack(f"{MANIFEST} is not JSON; fetch the pack again") from error
-        if not isinstance(about, dict) or "format" not in about:
-            raise DamagedPack(f"{MANIFEST} is not about a generator pack; choose another folder")
-        if about["format"] != FORMAT:
-            found = str(about["format"])[:40]
-            raise DamagedPack(f"pack format {found!r} is not {FORMAT!r}; update the program or the pack")
-        try:
-            manifest = cls(
-                name=_text(about["name"]),
-                version=_text(about["version"]),
-                dimension=_whole(about["latent"]["dimension"]),
-                law=_text(about["latent"]["law"]),
-                channels=_whole(about["output"]["channels"]),
-                height=_whole(about["output"]["height"]),
-                width=_whole(about["output"]["width"]),
-                resizable=bool(about["output"]["resizable"]),
-                licence=_text(about["licence"]),
-                opset=_whole(about["opset"]),
-                files={_text(k): (_whole(v["size"]), _text(v["sha256"])) for k, v in about["files"].items()},
-                components=_whole(about["components"]),
-                r2=tuple(float(value) for value in about["r2"]),
-                scale=tuple(float(value) for value in about["scale"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DamagedPack(f"{MANIFEST} lacks a field or has a wrong type: {error}; fetch the pack again") from error
-        if json.loads(manifest.encode()) != about:
-            raise DamagedPack(f"{MANIFEST} says more or other than format {FORMAT!r} allows; fetch the pack again")
-        return manifest
+def manifest_of_art(generator: bytes) -> Manifest:
+    """Manifest of the embedded art generator without a latent map; ``generator`` is its ONNX file."""
+    return Manifest(
+        format=FIRST_FORMAT,  # its hash names it in priors that exist
+        name="art",
+        version="1.0.0",
+        dimension=art.DIMENSION,
+        law="normal",
+        output=Output(shape=(3, 256, 256), resizable=True),
+        licence="Apache-2.0",
+        opset=OPSET,
+        files={GENERATOR: fingerprint(generator)},
+    )
 
 
 class GeneratorPack:
     """A generator with its latent map, verified and ready to run.
 
-    Guarantee: the networks that run are byte for byte those the manifest names; nothing is fetched or written.
+    Guarantee: the networks that run are byte for byte those the manifest names. Those that neither came with the
+    program nor were checked when they were added run for the first time in a child process with little memory and time
+    (`sandbox`). Nothing is fetched, and nothing but such a child's own folder is written.
 
     Attributes:
         folder: where it lies.
         manifest: what it says about itself.
         hash: SHA-256 of the canonical manifest; names the pack in priors and updates.
         latents: its latent space.
+        signer: ``(32,)`` bytes of the public key that signed it, or None.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, content: dict[str, bytes]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        content: dict[str, bytes],
+        *,
+        signer: bytes | None = None,
+        proven: bool = False,
+    ) -> None:
+        """Take verified files; ``proven`` says that their networks were checked before."""
         self.folder = folder
         self.manifest = manifest
         self.hash = hashlib.sha256(manifest.encode()).hexdigest()
         self.latents = LatentSpace(manifest.dimension, manifest.law)
+        self.signer = signer
         self._content = content
+        self._proven = proven
 
     @classmethod
-    def open(cls, name_or_folder: str | Path) -> GeneratorPack:
-        """Open a pack that comes with the program, or one in a folder.
+    def open(cls, name_or_folder: str | Path, home: Path | None = None) -> GeneratorPack:
+        """Open a pack that comes with the program, one that was added, or one in a folder.
 
         Args:
-            name_or_folder: a name from `known_generators`, which comes first, or the path of a folder.
+            name_or_folder: a name from `known_generators`, which comes first; a name of an added one; or the path of a
+                folder.
+            home: folder of the added ones; None for the usual one.
 
         Raises:
-            UnknownGenerator: neither; the message lists the names.
+            UnknownGenerator: none of them; the message lists the names.
             DamagedPack: a file is missing, altered, or not what the manifest says.
+            SignatureError: it carries a signature that is not of this pack.
         """
-        known = known_generators()
-        folder = PACKS / name_or_folder if str(name_or_folder) in known else Path(name_or_folder)
-        if not str(name_or_folder) or not folder.is_dir():
-            raise UnknownGenerator(
-                f"no generator {str(name_or_folder)!r}; known: {', '.join(known) or 'none'}, or the folder of a pack"
-            )
-        manifest = Manifest.decode(_read(folder, MANIFEST, _MANIFEST_LIMIT))
-        return cls(folder, manifest, {name: _verified(folder, name, manifest) for name in sorted(manifest.files)})
+        known, installed = known_generators(), InstalledPacks(home)
+        name = str(name_or_folder)
+        folder = Path(name_or_folder)
+        if name in known:
+            folder = PACKS / name
+        elif name in installed.names():
+            folder = installed.folder(name)
+        if not name or not folder.is_dir():
+            names = ", ".join((*known, *installed.names())) or "none"
+            raise UnknownGenerator(f"no generator {name!r}; known: {names}, or the folder of a pack")
+        manifest = read_manifest(folder)
+        content = {each: verified(folder, each, manifest) for each in sorted(manifest.files)}
+        proven = folder == installed.folder(name) and installed.is_proven(manifest)
+        return cls(folder, manifest, content, signer=signer_of(folder, manifest), proven=proven)
 
     @classmethod
     def open_without_map(cls, folder: Path) -> GeneratorPack:
@@ -233,9 +153,16 @@ class GeneratorPack:
         """
         if not folder.is_dir():
             raise UnknownGenerator(f"no folder {folder}; make one with: plgl generator build art {folder}")
-        manifest = Manifest.decode(_read(folder, MANIFEST, _MANIFEST_LIMIT))
-        bare = replace(manifest, files={GENERATOR: manifest.files[GENERATOR]}, components=0, r2=(), scale=())
-        return cls(folder, bare, {GENERATOR: _verified(folder, GENERATOR, manifest)})
+        manifest = read_manifest(folder)
+        kept = {name: about for name, about in manifest.files.items() if name != LATENT_MAP}
+        bare = replace(manifest, files=kept, components=0, r2=(), scale=())
+        proven = InstalledPacks(folder.parent).is_proven(manifest) if folder.parent.is_dir() else False
+        return cls(folder, bare, {name: verified(folder, name, manifest) for name in kept}, proven=proven)
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """The verified content of each file the manifest names."""
+        return self._content
 
     @property
     def name(self) -> str:
@@ -264,58 +191,86 @@ class GeneratorPack:
 
     @cached_property
     def generator(self) -> OnnxModel:
-        """The network that draws; loaded when first used."""
+        """The network that draws; loaded when first used, after its first run in a child process if it is foreign."""
+        if not self._is_trusted(GENERATOR):
+            proof.must_hold(self.manifest, proof.prove_generator(self.manifest, self._content))
         model = OnnxModel(self._content[GENERATOR], GENERATOR)
-        wanted = ("latent", "grid") if self.manifest.resizable else ("latent",)
-        if model.inputs != wanted:
-            raise DamagedPack(f"{GENERATOR} takes {model.inputs}, not {wanted}; fetch the pack again")
+        if model.inputs != self.manifest.inputs:
+            raise DamagedPack(f"{GENERATOR} takes {model.inputs}, not {self.manifest.inputs}; fetch the pack again")
         return model
 
     @cached_property
     def latent_map(self) -> OnnxModel:
-        """The network from latents to perceptual features; loaded when first used."""
+        """The network from latents to perceptual features; loaded when first used, as `generator`."""
         if LATENT_MAP not in self._content:
             raise PackError(f"pack {self.name!r} has no latent map yet; run: plgl generator map {self.folder}")
+        if not self._is_trusted(LATENT_MAP):
+            proof.prove_map(self.manifest, self._content)
         model = OnnxModel(self._content[LATENT_MAP], LATENT_MAP)
         if model.inputs != ("latent",):
             raise DamagedPack(f"{LATENT_MAP} takes {model.inputs}, not ('latent',); fetch the pack again")
         return model
 
+    @cached_property
+    def defaults(self) -> dict[str, Tensor]:
+        """Value of each condition where nobody gives one, ``shape``, float32."""
+        return proof.read_defaults(self.manifest, self._content.get(CONDITIONS))
+
+    @cached_property
+    def noise(self) -> dict[str, Tensor]:
+        """Values of the noise inputs."""
+        return proof.noise_values(self.manifest)
+
     def generate(
-        self, latents: Tensor, size: int | None = None, progress: Callable[[int], None] | None = None
+        self,
+        latents: Tensor,
+        size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+        *,
+        conditions: Mapping[str, Tensor] | None = None,
+        truncation: float | None = None,
     ) -> Tensor:
-        """Draw pictures.
+        """Draw pictures, or make sounds or points.
 
         Guarantee: memory beyond the result stays bounded whatever ``n`` and ``size``; how the work is cut does not
-        change a picture beyond rounding.
+        change an item beyond rounding.
 
         Args:
             latents: ``(n, d)``; n may be 0.
             size: height and width in pixels, from 16 to 4096; None for the pack's own.
-            progress: called with the number of pictures drawn so far.
+            progress: called with the number of items made so far.
+            conditions: values of some conditions, each ``(n, *shape)``, or ``shape`` for all items; the others keep
+                their default.
+            truncation: psi, from 0 to 10, of a pack that has it; None for its own.
 
         Returns:
-            ``(n, 3, h, w)`` float32 in [-1, 1], on the CPU.
+            ``(n, *output.shape)`` float32 within the output's range, on the CPU; pictures ``(n, 3, h, w)`` in [-1, 1].
 
         Raises:
             SettingError: latents of another shape or not finite; a size out of range, or another size from a generator
-                that cannot be resized.
-            DamagedPack: the generator answers with something else than pictures.
+                that cannot be resized; an unknown condition or one of another shape; truncation where there is none.
+            DamagedPack: the generator answers with something else than its manifest says.
         """
         latents = self._checked(latents)
-        height, width = self._shape(size)
-        inputs = {"grid": art.pixel_grid(height, width)} if self.manifest.resizable else {}
-        pictures = torch.empty(len(latents), 3, height, width)
-        chunk = max(1, _PIXELS_AT_ONCE // (height * width))
+        shape = self._shape(size)
+        given = self._conditions(conditions or {}, len(latents))
+        self._check_truncation(truncation)
+        media = torch.empty(len(latents), *shape)
+        chunk = max(1, 3 * _PIXELS_AT_ONCE // math.prod(shape))
         for start in range(0, len(latents), chunk):
-            part = latents[start : start + chunk]
-            drawn = self.generator.run(latent=part, **inputs)
-            if drawn.shape != (len(part), 3, height, width):
-                raise DamagedPack(f"{GENERATOR} drew {tuple(drawn.shape)}, not {(len(part), 3, height, width)}")
-            pictures[start : start + chunk] = drawn
+            rows = slice(start, start + chunk)
+            part = {name: value[rows] for name, value in given.items()}
+            inputs = proof.network_inputs(
+                self.manifest, latents[rows], part, self.noise, truncation, (shape[-2:] if len(shape) == 3 else None)
+            )
+            drawn = self.generator.run(**inputs)
+            if drawn.shape != (len(latents[rows]), *shape):
+                wanted = (len(latents[rows]), *shape)
+                raise DamagedPack(f"{GENERATOR} drew {tuple(drawn.shape)}, not {wanted}; fetch the pack again")
+            media[rows] = drawn
             if progress is not None:
-                progress(start + len(part))
-        return pictures
+                progress(min(start + chunk, len(latents)))
+        return media
 
     def features(self, latents: Tensor, components: int | None = None) -> Tensor:
         """Perceptual features of latents, with a constant for the bias.
@@ -357,114 +312,47 @@ class GeneratorPack:
             raise SettingError("latents hold NaN or infinite numbers; draw them again")
         return latents
 
-    def _shape(self, size: int | None) -> tuple[int, int]:
-        height, width = self.manifest.height, self.manifest.width
+    def _shape(self, size: int | None) -> tuple[int, ...]:
+        shape = self.manifest.output.shape
         if size is None:
-            return height, width
+            return shape
         if not SMALLEST <= size <= LARGEST:
             raise SettingError(f"size={size} must lie between {SMALLEST} and {LARGEST} pixels")
-        if not self.manifest.resizable and size != height:
-            raise SettingError(f"size={size}: pack {self.name!r} only draws {height} pixels; leave the size out")
-        return size, size
+        if not self.manifest.resizable and shape[1:] != (size, size):
+            own = " x ".join(str(side) for side in shape[1:] or shape)
+            raise SettingError(f"size={size}: pack {self.name!r} only makes {own}; leave the size out")
+        return (3, size, size)
 
+    def _conditions(self, given: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
+        """Every condition's value, ``(n, *shape)``."""
+        known = {each.name: each.shape for each in self.manifest.conditions}
+        if unknown := sorted(given.keys() - known.keys()):
+            names = ", ".join(known) or "none"
+            raise SettingError(f"condition {unknown[0]!r} is unknown to pack {self.name!r}; it has: {names}")
+        values = {}
+        for name, shape in known.items():
+            value = given.get(name, self.defaults[name]).detach().to("cpu", torch.float32)
+            if tuple(value.shape) not in (shape, (n, *shape)):
+                raise SettingError(f"condition {name!r} of shape {tuple(value.shape)} should be {shape} or (n, ...)")
+            if not bool(value.isfinite().all()):
+                raise SettingError(f"condition {name!r} holds NaN or infinite numbers")
+            values[name] = value.expand(n, *shape)
+        return values
 
-def fingerprint(content: bytes) -> tuple[int, str]:
-    """Size in bytes and SHA-256 in hexadecimal, as a manifest holds them."""
-    return len(content), hashlib.sha256(content).hexdigest()
-
-
-def check_target(folder: Path) -> Manifest | None:
-    """Whether a pack may be written here.
-
-    Returns:
-        The manifest of the pack that would be replaced; None for a new or an empty folder.
-
-    Raises:
-        FolderError: something else is there.
-    """
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        raise FolderError(f"{folder} is a file; choose another folder")
-    if not any(folder.iterdir()):
-        return None
-    try:
-        return Manifest.decode(_read(folder, MANIFEST, _MANIFEST_LIMIT))
-    except DamagedPack as error:
-        raise FolderError(f"{folder} is not empty and holds no generator pack; choose another folder") from error
-
-
-def write_pack(folder: Path, manifest: Manifest, content: dict[str, bytes]) -> None:
-    """Write a pack, or the changed files of one.
-
-    Guarantee: a new folder appears whole or not at all. In an existing pack each file is whole, and the manifest comes
-    last: after a crash in between, opening the pack says that it is damaged and the same command repairs it.
-
-    Args:
-        folder: new, empty, or a pack; its parent folders are made.
-        manifest: with the fingerprints of all files.
-        content: the files to write.
-
-    Raises:
-        FolderError: something else is there.
-        StorageError: the disk refused.
-    """
-    existing = check_target(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if existing is not None:
-            _write_files(folder, manifest, content)
-            for name in existing.files.keys() - manifest.files.keys():
-                (folder / name).unlink(missing_ok=True)
+    def _check_truncation(self, truncation: float | None) -> None:
+        if truncation is None:
             return
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as workshop:
-            whole = Path(workshop) / "pack"
-            whole.mkdir()
-            _write_files(whole, manifest, content)
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(whole, folder)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {folder}: {reason}; free some space or choose another folder") from error
+        if self.manifest.truncation is None:
+            raise SettingError(f"truncation={truncation}: pack {self.name!r} has none; leave it out")
+        if not 0 <= truncation <= 10:
+            raise SettingError(f"truncation={truncation} must lie between 0 and 10")
+
+    def _is_trusted(self, name: str) -> bool:
+        return self._proven or self.manifest.files[name][1] in _shipped()
 
 
-def _write_files(folder: Path, manifest: Manifest, content: dict[str, bytes]) -> None:
-    for name, data in content.items():
-        write_atomically(folder / name, data)
-    write_atomically(folder / MANIFEST, manifest.encode())
-
-
-def _verified(folder: Path, name: str, manifest: Manifest) -> bytes:
-    """Content of a file, exactly as the manifest names it."""
-    size, sha = manifest.files[name]
-    content = _read(folder, name, size)
-    if len(content) != size:
-        found = "more" if len(content) > size else len(content)
-        raise DamagedPack(f"{folder / name} has {found} bytes, not {size}; fetch the pack again")
-    if hashlib.sha256(content).hexdigest() != sha:
-        raise DamagedPack(f"{folder / name} was altered: its SHA-256 is not the manifest's; fetch the pack again")
-    return content
-
-
-def _read(folder: Path, name: str, limit: int) -> bytes:
-    """At most ``limit + 1`` bytes of a file, so that a huge one cannot fill the memory."""
-    try:
-        with (folder / name).open("rb") as file:
-            return file.read(limit + 1)
-    except FileNotFoundError as error:
-        raise DamagedPack(f"{folder} has no {name}; it is not a generator pack, or fetch the pack again") from error
-    except OSError as error:
-        raise DamagedPack(f"{folder / name} cannot be read: {error.strerror or error}") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is not text")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{value} is not a whole number")
-    return operator.index(value)
+@cache
+def _shipped() -> frozenset[str]:
+    """SHA-256 of every file that came with the program."""
+    manifests = [read_manifest(PACKS / name) for name in known_generators()]
+    return frozenset(sha for manifest in manifests for _, sha in manifest.files.values())

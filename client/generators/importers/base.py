@@ -10,16 +10,26 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from client.generators import onnx_rules, proof
 from client.generators.interface import Condition, Noise, Origin, Output, SourceLaw
+from client.generators.manifest import CONDITIONS, GENERATOR, Manifest
+from client.generators.onnx import OnnxModel, export
+from client.generators.pack_files import fingerprint, write_pack
+from client.generators.sandbox import OWN, Limits
 from common.errors import SettingError, StorageError, UnreadableModel
 from common.latents import LatentSpace
 
 HEAD = 1 << 16
 """Bytes of a file that `Importer.sniff` sees."""
+COMPARED, TOLERANCE = 64, 1e-3
+"""Latents on which a pack is compared with its source, and the largest difference relative to the largest value."""
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +66,7 @@ class Imported:
     output: Output
     licence: str
     notice: str = ""
-    source: SourceLaw = SourceLaw()
+    source: SourceLaw = field(default_factory=SourceLaw)
     latent_shape: tuple[int, ...] = ()
     conditions: tuple[Condition, ...] = ()
     defaults: Mapping[str, Tensor] = field(default_factory=dict)
@@ -66,7 +76,7 @@ class Imported:
     onnx: bytes | None = None
 
     def __post_init__(self) -> None:
-        names = [each.name for each in (*self.conditions, *self.noise)]
+        names = [each.name for each in self.conditions] + [each.name for each in self.noise]
         if len(set(names)) != len(names):
             raise SettingError(f"inputs {', '.join(names)} must have different names")
         if set(self.defaults) != {each.name for each in self.conditions}:
@@ -97,6 +107,7 @@ class ImportSettings:
         licence: of the weights.
         notice: to show.
         settings: what only this importer knows, as written in ``--set name=value``; `Importer.settings` lists them.
+        limits: what the file may take when it is first looked at.
     """
 
     dimension: int | None = None
@@ -110,6 +121,7 @@ class ImportSettings:
     licence: str = ""
     notice: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +131,7 @@ class Importer:
     Attributes:
         kind: its name, as in ``--as stylegan2``.
         about: one line for help and messages.
-        sniff: whether a file looks like this kind, from its path and its first `HEAD` bytes; runs nothing, never raises.
+        sniff: whether a file looks like this kind, from its path and first `HEAD` bytes; runs nothing, never raises.
         read: reads the file. Raises `UnreadableModel` for one it cannot read, with the reason and the next step, and
             `SettingError` where the person has to say more.
         settings: names of ``--set`` it understands, each with one line of help.
@@ -130,6 +142,85 @@ class Importer:
     sniff: Callable[[Path, bytes], bool]
     read: Callable[[Path, ImportSettings], Imported]
     settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A pack that was made and checked, not yet written anywhere.
+
+    Attributes:
+        manifest: what it says about itself; without a latent map, which `plgl generator map` learns.
+        files: content of each file the manifest names.
+        error: largest difference from the source over `COMPARED` latents, relative to the largest value of the source.
+        report: of the first run, see `sandbox.first_run`.
+    """
+
+    manifest: Manifest
+    files: dict[str, bytes]
+    error: float
+    report: Mapping[str, Any]
+
+
+def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limits = OWN) -> Made:
+    """Turn what an importer read into the files of a pack.
+
+    Guarantee: the ONNX file kept every rule of `onnx_rules` in a child process, kept the promises about range, finite
+    numbers and repetition there, and agrees with the source on `COMPARED` latents within `TOLERANCE`.
+
+    Args:
+        imported: from an importer.
+        name: of the pack, such as ``faces``.
+        version: three numbers.
+        limits: of the first run.
+
+    Raises:
+        UnreadableModel: the network cannot be written as ONNX, or the result does not agree with it.
+        UnsafeFile: it breaks a rule, a limit or a promise.
+        DamagedPack: the name or version cannot be a pack's.
+    """
+    content = _exported(imported) if imported.onnx is None else imported.onnx
+    files = {GENERATOR: content}
+    if imported.conditions:
+        values = {each: value.detach().float().contiguous() for each, value in imported.defaults.items()}
+        files[CONDITIONS] = safetensors.torch.save(values)
+    manifest = Manifest(
+        name=name,
+        version=version,
+        dimension=imported.latents.dimension,
+        law=imported.latents.law,
+        output=imported.output,
+        licence=imported.licence,
+        opset=onnx_rules.opset_of(_parsed(content)),
+        files={each: fingerprint(data) for each, data in files.items()},
+        notice=imported.notice,
+        source=imported.source,
+        latent_shape=imported.latent_shape,
+        conditions=imported.conditions,
+        noise=imported.noise,
+        truncation=imported.truncation,
+        origin=imported.origin,
+    )
+    report = proof.prove_generator(manifest, files, limits)
+    proof.must_hold(manifest, report)
+    error = _disagreement(imported, manifest, content)
+    if not error < TOLERANCE:
+        raise UnreadableModel(
+            f"the pack differs from its source by {error:.1e} of the largest value, more than {TOLERANCE:g}; "
+            "export the network in float32"
+        )
+    return Made(manifest=manifest, files=files, error=error, report=report)
+
+
+def write(imported: Imported, folder: Path, *, name: str, version: str = "1.0.0", limits: Limits = OWN) -> Made:
+    """`make` a pack and write it to a new or empty folder, or over a pack: all or nothing.
+
+    Raises:
+        PackError: as `make`.
+        FolderError, StorageError: as `write_pack`.
+    """
+    made = make(imported, name=name, version=version, limits=limits)
+    write_pack(folder, made.manifest, made.files)
+    return made
 
 
 def normal_to_uniform(latent: Tensor, law: SourceLaw) -> Tensor:
@@ -170,3 +261,43 @@ def head_of(path: Path) -> bytes:
             return file.read(HEAD)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _exported(imported: Imported) -> bytes:
+    if imported.output.resizable:
+        raise SettingError("an imported picture cannot be resizable; give its own size")
+    n = proof.BATCH
+    inputs = {"latent": torch.zeros(n, imported.latents.dimension)}
+    inputs |= {each.name: imported.defaults[each.name].expand(n, *each.shape) for each in imported.conditions}
+    dynamic = {name: {0: "n"} for name in inputs}
+    inputs |= {each.name: torch.zeros(each.shape) for each in imported.noise}
+    if imported.truncation is not None:
+        inputs["truncation"] = torch.tensor([imported.truncation])
+    try:
+        return export(imported.network, inputs, "media", dynamic)
+    except Exception as error:  # the exporter raises whatever the network's operations bring about
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnreadableModel(f"the network cannot be written as ONNX: {first[:300]}") from error
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return onnx_rules.parse(content)
+    except onnx_rules.Refused as error:
+        raise UnreadableModel(f"the network {error}") from error
+
+
+@torch.no_grad()
+def _disagreement(imported: Imported, manifest: Manifest, content: bytes) -> float:
+    latents = imported.latents.sample(COMPARED, torch.Generator().manual_seed(1))
+    noise = proof.noise_values(manifest)
+    model = OnnxModel(content, GENERATOR)
+    worst, largest = 0.0, 0.0
+    for part in torch.split(latents, _AT_ONCE):
+        inputs = proof.network_inputs(manifest, part, imported.defaults, noise)
+        wanted, found = imported.network(*inputs.values()).float().cpu(), model.run(**inputs)
+        if wanted.shape != found.shape:
+            return math.inf
+        worst = max(worst, float((wanted - found).abs().max()))
+        largest = max(largest, float(wanted.abs().max()))
+    return worst / max(largest, 1e-12)

@@ -1,0 +1,225 @@
+"""Foreign model files are first looked at in a child process of their own, under limits, in a private folder.
+
+The child gets a copy of the file under a name of ours, so nothing lies beside it that the file could point to. It has
+little memory (RLIMIT_AS) and little time, may write only its answer, and starts without this process's environment.
+On Windows and macOS the system keeps no limit of memory; there the time limit and the rules about shapes
+(`onnx_rules.check_shapes`) bound what a file can take, and every report says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from client.generators.sandbox_child import ANSWER, FILE, PLAN, TENSORS
+from common.errors import SettingError, StorageError, UnreadableModel, UnsafeFile
+
+LARGEST_FILE = (1 << 31) - 1
+_ROOT = Path(__file__).resolve().parents[2]
+_CHILD = Path(__file__).with_name("sandbox_child.py")
+_START_SECONDS = 60.0  # for Python and its libraries on a slow disk; nothing foreign is touched before that
+_OUT_OF_TIME = {getattr(signal, name) for name in ("SIGALRM", "SIGXCPU", "SIGKILL") if hasattr(signal, name)}
+_PASSED_ON = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a foreign file may take when it is first looked at.
+
+    Attributes:
+        memory: bytes beyond what the child's libraries take, to which four times the file's size is added.
+        seconds: of time, after the libraries are loaded.
+        largest_bytes: of one value inside the network, for a batch of three.
+
+    Raises:
+        SettingError: a limit is out of range.
+    """
+
+    memory: int = 640 << 20
+    seconds: float = 8.0
+    largest_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        ranges = {"memory": (64 << 20, 1 << 44), "seconds": (0.1, 86_400), "largest_bytes": (1 << 20, 1 << 44)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise SettingError(f"{name}={getattr(self, name)} must lie between {low} and {high}")
+
+    @classmethod
+    def of(cls, gibibytes: float | None, seconds: float | None) -> Limits:
+        """Limits as a person gives them; None for the usual ones. One value may take a third of the memory."""
+        usual = cls()
+        memory = usual.memory if gibibytes is None else int(gibibytes * 2**30)
+        largest = usual.largest_bytes if gibibytes is None else max(usual.largest_bytes, memory // 3)
+        return cls(memory=memory, seconds=usual.seconds if seconds is None else seconds, largest_bytes=largest)
+
+
+OWN = Limits(memory=48 << 30, seconds=900.0, largest_bytes=8 << 30)
+"""For networks this program exported itself: only the machine bounds them."""
+
+
+def look(content: bytes | Path, what: str, limits: Limits | None = None) -> dict[str, Any]:
+    """What an ONNX file says about itself, without running it.
+
+    Returns:
+        ``inputs`` and ``outputs`` (name, ONNX element type, sides), ``opset``, ``operators``, ``limits`` in words.
+
+    Raises:
+        UnsafeFile: it breaks a rule of `onnx_rules` or a limit.
+    """
+    with _folder() as folder:
+        _place(content, folder, what)
+        return _answer(folder, "look", {}, what, limits or Limits())
+
+
+def first_run(
+    content: bytes | Path, what: str, inputs: Mapping[str, Tensor], batched: set[str], limits: Limits | None = None
+) -> dict[str, Any]:
+    """Check an ONNX file and run it for the first time.
+
+    Args:
+        content: the file, or where it lies.
+        what: what messages call it.
+        inputs: all its inputs in order, float32 on the CPU; the batch is three items or more.
+        batched: those whose first axis is the batch.
+        limits: what it may take.
+
+    Returns:
+        As `look`, and ``shape``, ``type``, ``finite``, ``low``, ``high`` of the result; ``repeats``, whether it gave
+        the same bytes twice; ``alone_error``, relative difference of an item drawn alone (None: another shape);
+        ``largest_bytes`` of a value inside; ``sha256`` of the result.
+
+    Raises:
+        UnsafeFile: it breaks a rule of `onnx_rules` or a limit, or cannot be run on these inputs.
+    """
+    limits = limits or Limits()
+    with _folder() as folder:
+        _place(content, folder, what)
+        for i, value in enumerate(inputs.values()):
+            np.save(folder / f"{i}.npy", value.numpy(), allow_pickle=False)
+        plan = {"inputs": list(inputs), "batched": sorted(batched), "largest_bytes": limits.largest_bytes}
+        return _answer(folder, "run", plan, what, limits)
+
+
+def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
+    """Tensors of a state dict, ``.pt`` / ``.pth`` (``weights_only``) or ``.safetensors``; runs nothing of the file.
+
+    Guarantee: every tensor is whole (its storage holds all its numbers), finite and on the CPU; names of nested
+    dictionaries are joined by ``/``. The file itself is only opened in the child process.
+
+    Raises:
+        UnsafeFile: it takes more than its limits.
+        UnreadableModel: it is no state dict, is cut short, or holds something else than tensors and plain values.
+    """
+    from safetensors.torch import load_file
+
+    with _folder() as folder:
+        _place(path, folder, path.name)
+        with (folder / FILE).open("rb") as file:
+            plain = _is_safetensors(file.read(9))
+        size = (folder / FILE).stat().st_size
+        plan = {"safetensors": plain, "written": 2 * size + (1 << 20)}
+        _answer(folder, "tensors", plan, path.name, limits or Limits())
+        return dict(load_file(folder / TENSORS))
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) == 9 and head[8:9] == b"{"
+
+
+@contextmanager
+def _folder() -> Any:
+    """A folder only this person can enter, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="plgl-"))  # made 0700
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(content: bytes | Path, folder: Path, what: str) -> None:
+    """Copy the file into the folder under a name of ours; a copy has no other names, so hard links lead nowhere."""
+    try:
+        if isinstance(content, bytes):
+            (folder / FILE).write_bytes(content)
+            return
+        if not content.is_file():  # a pipe or a device would never end
+            raise UnreadableModel(f"{what} is not a plain file; give the path of a model file")
+        if (size := content.stat().st_size) > LARGEST_FILE:
+            raise UnsafeFile(f"{what} has {size} bytes, more than the {LARGEST_FILE} that are looked at")
+        shutil.copyfile(content, folder / FILE)
+    except OSError as error:
+        raise StorageError(f"{what} cannot be copied: {error.strerror or error}; free some space") from error
+
+
+def _answer(folder: Path, task: str, plan: dict[str, Any], what: str, limits: Limits) -> dict[str, Any]:
+    size = (folder / FILE).stat().st_size
+    memory = limits.memory + 4 * size
+    plan = {"memory": memory, "seconds": limits.seconds, "written": 1 << 20} | plan
+    (folder / PLAN).write_text(json.dumps(plan), "utf-8")
+    ended = _run(folder, task, limits.seconds)
+    said = _said(folder)
+    more = "if you trust it, add it with more: plgl generator add"
+    room = f"{what} needs more than the {memory >> 20} MiB allowed; {more} --memory GIB"
+    if "found" in said:
+        found: dict[str, Any] = said["found"]
+        return found
+    if "memory" in said or ended == -signal.SIGABRT:  # a failed allocation aborts some libraries
+        raise UnsafeFile(room)
+    if ended is None or -ended in _OUT_OF_TIME:
+        raise UnsafeFile(f"{what} was not done within {limits.seconds:g} s; {more} --seconds S")
+    kind = UnreadableModel if task == "tensors" else UnsafeFile
+    why = said.get("refused", f"made the process that looked at it end with code {ended}")
+    raise kind(f"{what} {why}" if task != "tensors" else f"{what} is no state dict that can be read: {why}")
+
+
+def _run(folder: Path, task: str, seconds: float) -> int | None:
+    """Exit code of the child; None where it had to be ended."""
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment |= {"HOME": str(folder), "TMPDIR": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(
+        [sys.executable, "-I", str(_CHILD), str(_ROOT), task],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as child:
+        try:
+            return child.wait(_START_SECONDS + seconds)
+        except BaseException as error:
+            _end(child)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return None
+            raise
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(child.pid, signal.SIGKILL)  # the session is its own, so this ends what it started too
+    else:
+        child.kill()
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    try:
+        with (folder / ANSWER).open("rb") as file:
+            said = json.loads(file.read(4 << 20))
+        return said if isinstance(said, dict) else {}
+    except (OSError, ValueError):
+        return {}
