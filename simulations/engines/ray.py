@@ -26,8 +26,7 @@ def run(job: Job) -> Outcome:
     Raises:
         SettingError: Ray is not installed.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise SettingError("engine='ray' needs Ray; install it with: pip install \"plgl[simulation]\"")
+    require()
     from flwr.simulation import run_simulation
 
     outcome: list[Outcome] = []
@@ -35,7 +34,7 @@ def run(job: Job) -> Outcome:
     server = server_app(
         lambda grid: outcome.append(federate(grid, plan, randomness=job.randomness, on_round=job.on_round))
     )
-    with ratings_on_disk(job) as folder, _quiet(), _cluster(min(LARGEST_ACTORS, job.nodes, os.cpu_count() or 1)):
+    with ratings_on_disk(job) as folder, quiet(), cluster(job.nodes):
         run_simulation(
             server_app=server,
             client_app=client_app(folder, threads=1),  # one thread per actor, or the actors fight for the cores
@@ -45,13 +44,23 @@ def run(job: Job) -> Outcome:
     return outcome[0]
 
 
+def require() -> None:
+    """Refuse where Ray is not installed.
+
+    Raises:
+        SettingError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise SettingError("engine='ray' needs Ray; install it with: pip install \"plgl[simulation]\"")
+
+
 @contextmanager
-def _cluster(actors: int) -> Iterator[None]:
+def cluster(nodes: int) -> Iterator[None]:
     """A Ray of our own, started before Flower starts threads: if it cannot start, none of them is left waiting."""
     import ray
 
     ray.init(
-        num_cpus=actors,
+        num_cpus=min(LARGEST_ACTORS, nodes, os.cpu_count() or 1),
         num_gpus=0,
         include_dashboard=False,
         logging_level=logging.ERROR,
@@ -66,7 +75,7 @@ def _cluster(actors: int) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No telemetry, and none of Flower's log lines: errors come as exceptions and as counted replies."""
     from flwr.supercore import telemetry
 

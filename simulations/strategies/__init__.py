@@ -16,16 +16,22 @@ from simulations.strategies.dp_em import DpEm
 from simulations.strategies.dp_em_mixture import DpEmMixture
 from simulations.strategies.fedavg import Adam, FedAvg
 from simulations.strategies.fedrep import FedRep
+from simulations.strategies.ideal_point import IdealPoint
+from simulations.strategies.item_dp import ItemDp
+from simulations.strategies.local_dp import LocalDp
 from simulations.strategies.local_only import LocalOnly
 
 STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
     "dp-em": DpEm,
     "dp-em-mixture": DpEmMixture,
+    "ideal-point": IdealPoint,
     "fedavg-logistic": FedAvg,
     "fedavg-mlp": lambda: FedAvg(name="fedavg-mlp", classifier=Perceptron()),
     "fedadam-logistic": lambda: FedAvg(name="fedadam-logistic", server=Adam()),
     "fedadam-mlp": lambda: FedAvg(name="fedadam-mlp", server=Adam(), classifier=Perceptron()),
     "fedrep": FedRep,
+    "item-dp": ItemDp,
+    "local-dp": LocalDp,
     "local-only": LocalOnly,
     "centralised": Centralised,
 }

@@ -60,18 +60,19 @@ class Lesson:
             return None
         return self.evidence.value.to(self.rows)
 
-    def slope(self, scores: Tensor) -> Tensor:
-        """Gradient of the mean log likelihood in the scores ``(people, t m)`` of the items, same shape."""
-        if self.liked is not None:
-            return (self.liked - torch.sigmoid(scores)).mul_(self.share)
-        shape = self.evidence.features.shape[:3]
-        _, slope, _ = score_terms(self._evenly, scores.reshape(shape), self.thresholds.to(scores))
-        return slope.flatten(1)
+    def slope(self, scores: Tensor, share: Tensor | None = None) -> Tensor:
+        """Gradient of a weighted sum of log likelihoods in the scores ``(people, t m)`` of the items, same shape.
 
-    @cached_property
-    def _evenly(self) -> Evidence:
+        Args:
+            scores: of all items.
+            share: ``(people, t)`` weights of the answers; those of their mean where nothing is said.
+        """
+        share = self.share if share is None else share
+        if self.liked is not None:
+            return (self.liked - torch.sigmoid(scores)).mul_(share)
         kind, value, _, features, shown = self.evidence.tensors()
-        return Evidence(kind, value, self.share, features, shown)
+        weighted = Evidence(kind, value, share, features, shown)
+        return score_terms(weighted, scores.reshape(features.shape[:3]), self.thresholds.to(scores))[1].flatten(1)
 
     def parts(self, together: int) -> Iterator[Lesson]:
         """Everybody, so many at a time on a CPU, all at once elsewhere."""
