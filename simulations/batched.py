@@ -5,14 +5,17 @@ integers and added up in int64; the mechanism adds its noise to the integer sum,
 the strategy's own functions knows what an update means, and nothing but this file and the mechanism protects people.
 
 The bound on one person is that of ``common.privacy.fixed_point.sensitivity`` whatever the dtype people are fitted in:
-a float32 fit can be wrong in its last digits, never too long, because ``clip`` (float64) and ``quantise`` come after it
-and ask only which numbers arrived, and because sums are of integers.
+a float32 fit can be wrong in its last digits, never too long, because clipping and rounding (``clipped_sum``) come
+after it and ask only which numbers arrived, and because sums are of integers, in which order does not matter.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,16 +23,35 @@ from torch import Tensor
 
 from common.errors import SettingError
 from common.prior import PopulationPrior
-from common.privacy.clip import clip
-from common.privacy.fixed_point import SCALE, dequantise, quantise, sensitivity
+from common.privacy.fixed_point import SCALE, dequantise, sensitivity
 from common.privacy.statement import PrivacyStatement
+from simulations.clipped_sum import clipped_sum
 from simulations.crowd import Answers, Crowd
 from simulations.mechanisms import Mechanism
 from simulations.strategies.base import State, Strategy, Task, statement_of
 
-CHUNK = 512
-"""People worked on together; has no effect on the result beyond the rounding of a fit."""
+CHUNK, CHUNK_ON_GPU = 256, 65_536
+"""People worked on together where nothing else is asked for: what a cache holds, and what keeps a GPU busy."""
 _LARGEST_SUM = 2.0**61  # as in server.rounds: an int64 sum and its noise cannot wrap around
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Settings that change how fast a result comes, and nothing in it beyond the rounding of a fit.
+
+    Attributes:
+        chunk: people worked on together; 0 for what suits the device.
+        threads: chunks worked on at the same time. Threads of Python: nearly all the work lies in libraries.
+    """
+
+    chunk: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.chunk < 0:
+            raise SettingError(f"chunk={self.chunk} must be >= 1, or 0 for what suits the device; try {CHUNK}")
+        if not 1 <= self.threads <= 1024:
+            raise SettingError(f"threads={self.threads} must be between 1 and 1024; try the number of cores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +64,7 @@ class Round:
         clipped: how many of them had a longer update than the bound; for the experimenter only.
         numbers: entries D of an update.
         seconds: it took.
+        released: False for a round that was charged and then lost, e.g. by a process that was killed.
     """
 
     number: int
@@ -49,6 +72,7 @@ class Round:
     clipped: int
     numbers: int
     seconds: float
+    released: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +90,46 @@ class Trained:
     rounds: tuple[Round, ...]
 
 
+@dataclass(frozen=True)
+class Sum:
+    """What a round adds up, before any noise. Exact, and secret.
+
+    Attributes:
+        total: ``(D,)`` int64.
+        people: how many are in it.
+        clipped: how many of them were clipped.
+    """
+
+    total: Tensor
+    people: int
+    clipped: int
+
+    def __add__(self, other: Sum) -> Sum:
+        """The sum over both."""
+        return Sum(self.total + other.total, self.people + other.people, self.clipped + other.clipped)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who is told what while a training runs; all are called from the thread that called ``train``.
+
+    Attributes:
+        on_chunk: after each chunk, with its people.
+        on_noise: with the number of a round, right before its noise is drawn: the moment to write down that it is
+            charged.
+        on_round: after each round, with the state it led to.
+        on_smaller: from any thread, with the new size, when a chunk did not fit in memory.
+    """
+
+    on_chunk: Callable[[int], None] = lambda people: None
+    on_noise: Callable[[int], None] = lambda number: None
+    on_round: Callable[[Round, State], None] = lambda record, state: None
+    on_smaller: Callable[[int], None] = lambda chunk: None
+
+
+_SPEED, _WATCH = Speed(), Watch()
+
+
 def train(
     strategy: Strategy,
     crowd: Crowd,
@@ -73,15 +137,17 @@ def train(
     *,
     flat: PopulationPrior,
     seed: int = 0,
-    chunk: int = CHUNK,
-    on_round: Callable[[Round, State], None] | None = None,
+    chunk: int = 0,
+    threads: int = 1,
     on_chunk: Callable[[int], None] | None = None,
+    on_round: Callable[[Round, State], None] | None = None,
+    watch: Watch = _WATCH,
     after: Trained | None = None,
 ) -> Trained:
     """Run all rounds of a mechanism.
 
-    Guarantee: the result does not depend on ``chunk`` beyond the rounding of a fit. Noise is drawn once for each
-    round; a round that was interrupted has released nothing.
+    Guarantee: chunk and threads change nothing in the result beyond the rounding of a fit; a chunk that does not fit
+    in memory is halved and done again. Noise is drawn once for each round, after ``watch.on_noise``.
 
     Args:
         strategy: what people send and what the server makes of it.
@@ -89,35 +155,42 @@ def train(
         mechanism: who is asked in a round, and the noise.
         flat: the prior of somebody who knows nobody, over ``crowd.items.features``.
         seed: of anything the strategy draws in public; never of the noise.
-        chunk: people worked on together.
-        on_round: told about each round when it is over, with the state it led to.
-        on_chunk: told how many more people have been worked on.
+        chunk: people worked on together; 0 for what suits the device.
+        threads: chunks worked on at the same time; threads of Python, since nearly all the work lies in libraries.
+        on_chunk: short for ``watch.on_chunk``; on_round: for ``watch.on_round``.
+        on_round: see above.
+        watch: who is told what.
         after: what earlier rounds gave, to go on after them; their mechanism must have been the same.
 
     Raises:
-        SettingError: a setting is outside its range.
+        SettingError: a setting is outside its range, or even one person does not fit in memory.
     """
-    if chunk < 1:
-        raise SettingError(f"chunk={chunk} must be >= 1; try {CHUNK}")
-    task = Task(
-        items=crowd.items, flat=flat, rounds=mechanism.rounds, ratings=crowd.answers(0, 1).kind.shape[1], seed=seed
-    )
-    state = strategy.start(task) if after is None else after.state
-    rounds = [] if after is None else list(after.rounds)
+    watch = dataclasses.replace(watch, on_chunk=on_chunk or watch.on_chunk, on_round=on_round or watch.on_round)
+    speed = Speed(chunk=chunk, threads=threads)
+    ratings = crowd.answers(0, 1).kind.shape[1]
+    task = Task(items=crowd.items, flat=flat, rounds=mechanism.rounds, ratings=ratings, seed=seed)
+    state, rounds = (strategy.start(task), ()) if after is None else (after.state, after.rounds)
     for number in range(len(rounds) + 1, mechanism.rounds + 1):
         began = time.monotonic()
-        total, people, clipped = summed(strategy, crowd, mechanism, state, number, chunk, on_chunk)
-        noise = mechanism.noise(total.numel(), number)
+        found = summed(strategy, crowd, mechanism, state, number, speed=speed, watch=watch)
+        numbers = found.total.numel()
+        watch.on_noise(number)
+        noise = mechanism.noise(numbers, number)
         # Integers plus integers: nothing may turn the sum into floating point before this line.
-        noised = total if noise is None else total + noise
+        noised = found.total if noise is None else found.total + noise
         state = strategy.advance(state, dequantise(noised, SCALE) / mechanism.denominator, number)
-        seconds = time.monotonic() - began
-        rounds.append(Round(number=number, people=people, clipped=clipped, numbers=total.numel(), seconds=seconds))
-        if on_round is not None:
-            on_round(rounds[-1], state)
-    numbers = rounds[-1].numbers if rounds else 1
-    statement = statement_of(strategy, mechanism, numbers, len(rounds))
-    return Trained(state=state, statement=statement, rounds=tuple(rounds))
+        record = Round(
+            number=number,
+            people=found.people,
+            clipped=found.clipped,
+            numbers=numbers,
+            seconds=time.monotonic() - began,
+        )
+        rounds = (*rounds, record)
+        watch.on_round(record, state)
+    releases = sum(record.released for record in rounds)
+    numbers = max((record.numbers for record in rounds), default=1)
+    return Trained(state=state, statement=statement_of(strategy, mechanism, numbers, releases), rounds=rounds)
 
 
 def summed(
@@ -126,42 +199,106 @@ def summed(
     mechanism: Mechanism,
     state: State,
     number: int,
-    chunk: int = CHUNK,
-    on_chunk: Callable[[int], None] | None = None,
-) -> tuple[Tensor, int, int]:
-    """The exact sum of one round, before any noise.
-
-    Returns:
-        ``(D,)`` int64 on the CPU, how many people are in it, and how many of them were clipped.
-    """
+    *,
+    speed: Speed = _SPEED,
+    watch: Watch = _WATCH,
+) -> Sum:
+    """The exact sum of one round, on the CPU; arguments as for ``train``."""
     view = strategy.view(crowd.items, state)
-    total: Tensor | None = None
-    people = torch.zeros((), dtype=torch.int64, device=view.device)
-    clipped = people.clone()
-    for first in range(0, crowd.people, chunk):
-        last = min(first + chunk, crowd.people)
-        answers, there = _asked(crowd, mechanism, first, last, number)
-        updates = strategy.updates(answers.seen_as(view), state)
-        if total is None:
-            _check(mechanism, updates.shape[1], crowd.people)
-            total = torch.zeros(updates.shape[1], dtype=torch.int64, device=updates.device)
-        total += (quantise(clip(updates, mechanism.norm_bound), SCALE) * there[:, None]).sum(0)
-        people += there.sum()
-        clipped += ((torch.linalg.vector_norm(updates, dim=1) > mechanism.norm_bound) & there).sum()
-        if on_chunk is not None:
-            on_chunk(last - first)
+    shift = _Shift(strategy, crowd, mechanism, state, view, number, speed, watch)
+    whole = shift.size
+    spans = [(first, min(first + whole, crowd.people)) for first in range(0, crowd.people, whole)]
+    total: Sum | None = None
+    with _workers(speed.threads, view.device) as each:
+        for (first, last), part in zip(spans, each(shift.sum_of, spans), strict=True):
+            total = part if total is None else total + part
+            watch.on_chunk(last - first)
     assert total is not None, "a crowd has at least one person"
-    return total.cpu(), int(people), int(clipped)
+    return Sum(total.total.cpu(), total.people, total.clipped)
 
 
-def _asked(crowd: Crowd, mechanism: Mechanism, first: int, last: int, number: int) -> tuple[Answers, Tensor]:
-    """Answers of some people, and ``(people,)`` bool who of them sends anything: was chosen, and has answered."""
-    answers = crowd.answers(first, last, number)
-    there = (answers.weight > 0).any(1)
-    chosen = mechanism.takes_part(first, last, number)
-    return answers, there if chosen is None else there & chosen.to(there.device)
+class _Shift:
+    """One round's work on any range of people."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        crowd: Crowd,
+        mechanism: Mechanism,
+        state: State,
+        view: Tensor,
+        number: int,
+        speed: Speed,
+        watch: Watch,
+    ) -> None:
+        self.strategy, self.crowd, self.mechanism, self.state = strategy, crowd, mechanism, state
+        self.view, self.number, self.watch = view, number, watch
+        self.size = speed.chunk or (CHUNK if view.device.type == "cpu" else CHUNK_ON_GPU)
+
+    def sum_of(self, span: tuple[int, int]) -> Sum:
+        """The sum over people ``span``, in pieces of what fits in memory."""
+        first, last = span
+        total: Sum | None = None
+        while first < last:
+            size = min(self.size, last - first)
+            try:
+                part = self._piece(first, first + size)
+            except (MemoryError, RuntimeError) as error:
+                self._halve(size, error)
+                continue
+            total = part if total is None else total + part
+            first += size
+        assert total is not None
+        return total
+
+    def _piece(self, first: int, last: int) -> Sum:
+        answers, there = self._asked(first, last)
+        updates = self.strategy.updates(answers.seen_as(self.view), self.state)
+        bound = self.mechanism.norm_bound
+        if sensitivity(bound, updates.shape[1], SCALE) * self.crowd.people > _LARGEST_SUM:
+            raise SettingError(f"norm_bound={bound} is too large for {self.crowd.people} people; try 8.0")
+        updates = updates.masked_fill(~there[:, None], 0)
+        clipped = (torch.linalg.vector_norm(updates, dim=1) > bound).sum()
+        return Sum(clipped_sum(updates, bound, SCALE), int(there.sum()), int(clipped))
+
+    def _asked(self, first: int, last: int) -> tuple[Answers, Tensor]:
+        """Answers of some people, and ``(people,)`` bool who of them sends anything: was chosen, and has answered."""
+        answers = self.crowd.answers(first, last, self.number)
+        there = (answers.weight > 0).any(1)
+        chosen = self.mechanism.takes_part(first, last, self.number)
+        return answers, there if chosen is None else there & chosen.to(there.device)
+
+    def _halve(self, size: int, error: Exception) -> None:
+        if not _out_of_memory(error):
+            raise error
+        if size == 1:
+            raise SettingError("even one person does not fit in memory; ask for fewer ratings or features") from error
+        if self.view.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size // 2 < self.size:
+            self.size = size // 2
+            self.watch.on_smaller(self.size)
 
 
-def _check(mechanism: Mechanism, numbers: int, people: int) -> None:
-    if sensitivity(mechanism.norm_bound, numbers, SCALE) * people > _LARGEST_SUM:
-        raise SettingError(f"norm_bound={mechanism.norm_bound} is too large for {people} people; try 8.0")
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on a CPU torch says so with a plain RuntimeError."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+_Map = Callable[[Callable[[tuple[int, int]], Sum], list[tuple[int, int]]], Iterator[Sum]]
+
+
+@contextmanager
+def _workers(threads: int, device: torch.device) -> Iterator[_Map]:
+    """A map over spans, in their order. On a GPU one thread keeps everything in one queue of work."""
+    if threads == 1 or device.type != "cpu":
+        yield map
+        return
+    inside = torch.get_num_threads()
+    torch.set_num_threads(1)  # two layers of threads would only wait for each other
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="chunk")
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, what was not begun is not done
+        torch.set_num_threads(inside)

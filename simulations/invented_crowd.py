@@ -21,7 +21,7 @@ from simulations.interview import HELD_OUT, TOP, WIDTH
 from simulations.people import AnswerNoise, Population, Tastes, archetype_centres
 from simulations.world import World as World
 
-YARDSTICK = 512  # items of the pool over which a person's likes have mean 0 and standard deviation 1
+YARDSTICK = 256  # items of the pool over which a person's likes have mean 0 and standard deviation 1
 _NEWCOMERS = 2**42  # person number of the first newcomer, far beyond any crowd
 
 

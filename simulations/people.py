@@ -131,9 +131,11 @@ class Tastes:
         return self._felt(*((factors @ x.unsqueeze(-1)).squeeze(-1) for x in (self.weights, self.other)))
 
     def _felt(self, along: Tensor, along_other: Tensor) -> Tensor:
-        near, far = closeness(along), closeness(along_other)
-        peaks = self.peaks[:, None]
-        return torch.where(peaks == 0, along, torch.where(peaks == 1, near, torch.logaddexp(4 * near, 4 * far) / 4))
+        felt = along.clone()
+        some, two = (rows.nonzero().squeeze(1) for rows in (self.peaks > 0, self.peaks > 1))
+        felt[some] = closeness(along[some])  # rows, not masks: few people have peaks, and these functions cost most
+        felt[two] = torch.logaddexp(4 * felt[two], 4 * closeness(along_other[two])) / 4
+        return felt
 
 
 def closeness(along: Tensor) -> Tensor:

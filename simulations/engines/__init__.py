@@ -1,6 +1,6 @@
-"""Ways to run the same federation: direct function calls, Flower in one process, Flower on Ray.
+"""Ways to run the same federation: direct function calls, Flower in one process, Flower on Ray, tensors.
 
-All three give the same prior up to the rounding of a fit, because everything after the fit is done in integers.
+All give the same prior up to the rounding of a fit, because everything after the fit is done in integers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.privacy.noise import Randomness, system_randomness
 from common.privacy.settings import PrivacySettings
 from server.rounds import RoundRecord
 
-ENGINES = ("direct", "inline", "ray")
+ENGINES = ("direct", "inline", "ray", "batched")
 
 Outcome = tuple[PopulationPrior, list[RoundRecord]]
 
