@@ -1,4 +1,4 @@
-"""``plgl generator``: list, show, build, map, check and sample generator packs."""
+"""``plgl generator``: list, show, build, map and sample generator packs; the rest is in `packs_cli.py`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from client.generators.packs_cli import Home, Json, Name, add, check_pack, remove, sign
+
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
     from client.generators.latent_map import Progress as Report
     from client.generators.pack import GeneratorPack
@@ -23,46 +25,57 @@ app = typer.Typer(help="Generators to learn a taste on, as packs.", no_args_is_h
 build_app = typer.Typer(help="Build a pack from the code of this program.", no_args_is_help=True)
 app.add_typer(build_app, name="build")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Name = Annotated[str, typer.Argument(help="A name that `plgl generator list` shows, or the folder of a pack.")]
+app.command("add")(add)
+app.command("check")(check_pack)
+app.command("sign")(sign)
+app.command("remove")(remove)
+
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 Seed = Annotated[int, typer.Option(help="Where the random numbers start; the same seed gives the same result.")]
 
 
 @app.command("list")
-def list_packs(as_json: Json = False) -> None:
-    """Show the generators that come with the program."""
+def list_packs(home: Home = None, as_json: Json = False) -> None:
+    """Show the generators that come with the program and those that were added."""
+    from client.generators.installed import InstalledPacks
     from client.generators.pack import GeneratorPack, known_generators
+    from common.errors import PackError, SignatureError
 
-    packs = [_about(GeneratorPack.open(name)) for name in known_generators()]
+    packs: list[dict[str, Any]] = []
+    damaged: dict[str, str] = {}
+    for name in dict.fromkeys((*known_generators(), *InstalledPacks(home).names())):
+        try:
+            packs.append(_about(GeneratorPack.open(name, home)))
+        except (PackError, SignatureError) as error:
+            damaged[name] = str(error)
     if as_json:
-        print(json.dumps({"generators": packs}))
+        print(json.dumps({"generators": packs, "damaged": damaged}))
         return
-    table = Table("name", "version", "latent", "components", "size", "licence")
+    table = Table("name", "version", "latent", "components", "makes", "licence")
     for about in packs:
-        size = f"{about['output']['height']} x {about['output']['width']}"
         latent = str(about["latent"]["dimension"])
-        table.add_row(about["name"], about["version"], latent, str(about["components"]), size, about["licence"])
+        table.add_row(
+            about["name"], about["version"], latent, str(about["components"]), _makes(about), about["licence"]
+        )
     Console().print(table)
+    for name, why in damaged.items():
+        Console(stderr=True).print(f"{name} cannot be used: {why}", **_PLAIN)
 
 
 @app.command()
-def show(name: Name, as_json: Json = False) -> None:
+def show(name: Name, home: Home = None, as_json: Json = False) -> None:
     """Show what a generator says about itself, and how well its latent map predicts what people see."""
     from client.generators.pack import GeneratorPack
 
-    pack = GeneratorPack.open(name)
+    pack = GeneratorPack.open(name, home)
     about = _about(pack)
     if as_json:
         print(json.dumps(about))
         return
-    output, latent = about["output"], about["latent"]
     console = Console()
     console.print(f"[bold]{pack.name}[/bold] {pack.version}, {about['licence']}")
-    console.print(f"  pictures    {output['height']} x {output['width']}{', any size' if output['resizable'] else ''}")
-    console.print(f"  latent      {latent['dimension']} numbers, {latent['law']} law")
-    console.print(f"  components  {pack.components}")
-    console.print(f"  pack        {pack.hash}", soft_wrap=True)
-    console.print(f"  folder      {pack.folder}", soft_wrap=True, highlight=False, markup=False)
+    for label, text in _rows(pack, about).items():
+        console.print(f"  {label:<11} {text}", **_PLAIN)
     _print_r2(console, about["r2"], about["scale"])
 
 
@@ -84,59 +97,34 @@ def art(folder: Annotated[Path, typer.Argument(help="Where to write the pack.")]
 
 @app.command("map")
 def learn_map(
-    folder: Annotated[Path, typer.Argument(help="Folder of a pack; its latent map is replaced.")],
+    folder: Annotated[Path, typer.Argument(metavar="NAME", help="An added generator, or the folder of a pack.")],
     components: Annotated[int, typer.Option(help="Perceptual components to predict.")] = 64,
     pictures: Annotated[int, typer.Option(help="Pictures to learn from.")] = 60_000,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = 30,
     seed: Seed = 0,
+    home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Learn the latent map of a generator, from its pictures alone."""
+    """Learn the latent map of a generator, from its pictures alone, in place of the one it may have."""
+    from client.generators.installed import InstalledPacks
     from client.generators.latent_map import LatentMapSettings, learn_latent_map
     from client.generators.pack import LATENT_MAP, GeneratorPack, fingerprint, write_pack
 
     settings = LatentMapSettings(components=components, pictures=pictures, epochs=epochs, seed=seed)
-    pack = GeneratorPack.open_without_map(folder)
+    installed = InstalledPacks(home)
+    folder = installed.folder(str(folder)) if str(folder) in installed.names() else folder
+    pack = GeneratorPack.open_without_map(folder, home)
     with _progress() as report:
         learned = learn_latent_map(pack, settings, report)
     files = pack.manifest.files | {LATENT_MAP: fingerprint(learned.content)}
     manifest = replace(pack.manifest, files=files, components=components, r2=learned.r2, scale=learned.scale)
     write_pack(folder, manifest, {LATENT_MAP: learned.content})
+    if folder == installed.folder(pack.name):
+        installed.remember(manifest)  # what is new in it was made here
     if as_json:
-        print(json.dumps(_about(GeneratorPack.open(folder))))
+        print(json.dumps(_about(GeneratorPack.open(folder, home))))
         return
     _print_r2(Console(), list(learned.r2), list(learned.scale))
-
-
-@app.command()
-def check(folder: Name, as_json: Json = False) -> None:
-    """Verify a pack: its hashes, that both networks run, and that the map's features are standardised."""
-    import torch
-
-    from client.generators.pack import GeneratorPack
-    from common.errors import DamagedPack
-
-    pack = GeneratorPack.open(folder)
-    latents = pack.latents.sample(4096, torch.Generator().manual_seed(1))
-    pictures = pack.generate(latents[:16], 64 if pack.manifest.resizable else None)
-    if not bool(pictures.isfinite().all()) or float(pictures.abs().max()) > 1 + 1e-4:
-        raise DamagedPack(f"the generator of {folder} draws outside [-1, 1]; fetch the pack again")
-    about: dict[str, Any] = {
-        "name": pack.name,
-        "version": pack.version,
-        "pack": pack.hash,
-        "provider": pack.generator.provider,
-    }
-    if pack.components:
-        features = pack.features(latents)[:, :-1]
-        about["mean"] = float(features.mean(0).abs().max())
-        about["variance"] = [float(features.var(0).min()), float(features.var(0).max())]
-        if about["mean"] > 0.2 or about["variance"][0] < 0.5 or about["variance"][1] > 2:
-            raise DamagedPack(f"the latent map of {folder} is not standardised; run: plgl generator map {folder}")
-    if as_json:
-        print(json.dumps(about))
-        return
-    print(f"{pack.name} {pack.version} is sound: {len(pack.manifest.files)} files, {pack.components} components")
 
 
 @app.command()
@@ -146,19 +134,27 @@ def sample(
     count: Annotated[int, typer.Option(min=1, max=10_000, help="Pictures.")] = 24,
     size: Annotated[int, typer.Option(min=16, max=1024, help="Height and width of each, pixels.")] = 128,
     columns: Annotated[int, typer.Option(min=1, help="Pictures in a row.")] = 8,
+    truncation: Annotated[float | None, typer.Option(help="Psi, of a generator that has it.")] = None,
     seed: Seed = 0,
+    home: Home = None,
 ) -> None:
     """Draw a contact sheet of random pictures."""
     import torch
 
     from client.generators.pack import GeneratorPack
+    from common.errors import SettingError
     from common.files import write_atomically
 
-    pack = GeneratorPack.open(name)
+    pack = GeneratorPack.open(name, home)
+    if pack.manifest.output.kind != "image":
+        raise SettingError(f"{name} makes {_makes(_about(pack))}; a sheet shows pictures")
     latents = pack.latents.sample(count, torch.Generator().manual_seed(seed))
     with _progress() as report:
         pictures = pack.generate(
-            latents, size if pack.manifest.resizable else None, lambda done: report("drawing", done, count)
+            latents,
+            size if pack.manifest.resizable else None,
+            lambda done: report("drawing", done, count),
+            truncation=truncation,
         )
     write_atomically(out, contact_sheet(pictures, columns))
     print(f"wrote {out}")
@@ -199,6 +195,39 @@ def _progress() -> Iterator[Report]:
 
 def _about(pack: GeneratorPack) -> dict[str, Any]:
     return {**json.loads(pack.manifest.encode()), "pack": pack.hash, "folder": str(pack.folder)}
+
+
+def _makes(about: dict[str, Any]) -> str:
+    """What it makes, in a few words; ``about`` is a manifest of either format."""
+    output = about["output"]
+    shape = output.get("shape") or [3, output["height"], output["width"]]
+    if output["kind"] == "audio":
+        return f"{shape[0] / output['sample_rate']:.1f} s of sound"
+    if output["kind"] == "points":
+        return f"{shape[0]} points in {shape[1]}-d"
+    return f"{shape[1]} x {shape[2]} pixels" + (", any size" if output["resizable"] else "")
+
+
+def _rows(pack: GeneratorPack, about: dict[str, Any]) -> dict[str, str]:
+    """What `show` says, by label; only what there is."""
+    from common.signing import fingerprint
+
+    manifest, source = pack.manifest, pack.manifest.source
+    made_for = {"normal": "", "w": ", of W space", "uniform": f", as uniform from {source.low:g} to {source.high:g}"}
+    rows = {
+        "makes": _makes(about),
+        "latent": f"{manifest.dimension} numbers, {manifest.law} law{made_for[source.name]}",
+        "components": str(pack.components),
+        "conditions": "; ".join(f"{each.name} {each.shape} {each.about}".strip() for each in manifest.conditions),
+        "noise": ", ".join(f"{each.name} from seed {each.seed}" for each in manifest.noise),
+        "truncation": "" if manifest.truncation is None else f"{manifest.truncation:g}",
+        "notice": manifest.notice,
+        "origin": "" if manifest.origin is None else f"{manifest.origin.file}, SHA-256 {manifest.origin.sha256}",
+        "signed by": "" if pack.signer is None else fingerprint(pack.signer),
+        "pack": pack.hash,
+        "folder": str(pack.folder),
+    }
+    return {label: text for label, text in rows.items() if text}
 
 
 def _print_r2(console: Console, r2: list[float], scale: list[float]) -> None:

@@ -166,15 +166,15 @@ class InstalledPacks:
         return target
 
     def remember(self, manifest: Manifest, signer: bytes | None = None) -> None:
-        """Note a pack as the newest of its name, its networks as checked.
+        """Note a pack as the newest of its name, its networks as checked; a key once seen stays.
 
         Raises:
             StorageError: the disk refused.
         """
         seen = self.seen()
-        seen[manifest.name] = Seen(
-            version=manifest.version, manifest=_hash(manifest), key="" if signer is None else signer.hex()
-        )
+        before = seen[manifest.name].key if manifest.name in seen else ""
+        key = before if signer is None else signer.hex()
+        seen[manifest.name] = Seen(version=manifest.version, manifest=_hash(manifest), key=key)
         self._write(seen)
 
     def remove(self, name: str, *, forget: bool = False) -> None:

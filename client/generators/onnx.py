@@ -29,6 +29,7 @@ class OnnxModel:
     Attributes:
         inputs: names of the inputs, in order.
         provider: what runs it, ``"CUDAExecutionProvider"`` or ``"CPUExecutionProvider"``.
+        session: ONNX Runtime's own, for inputs and outputs of other types.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -48,11 +49,11 @@ class OnnxModel:
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=_providers())
+            self.session = onnxruntime.InferenceSession(content, options, providers=_providers())
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise DamagedPack(f"{name} cannot be loaded: {_first_line(error)}; fetch the pack again") from error
-        self.inputs = tuple(entry.name for entry in self._session.get_inputs())
-        self.provider: str = self._session.get_providers()[0]
+        self.inputs = tuple(entry.name for entry in self.session.get_inputs())
+        self.provider: str = self.session.get_providers()[0]
 
     def weights(self) -> dict[str, Tensor]:
         """The network's stored tensors by name."""
@@ -75,7 +76,7 @@ class OnnxModel:
             name: tensor.detach().to("cpu", torch.float32).contiguous().numpy() for name, tensor in inputs.items()
         }
         try:
-            return torch.from_numpy(self._session.run(None, arrays)[0])
+            return torch.from_numpy(self.session.run(None, arrays)[0])
         except Exception as error:
             raise DamagedPack(f"{self.name} cannot be run: {_first_line(error)}; fetch the pack again") from error
 

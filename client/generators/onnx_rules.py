@@ -68,6 +68,10 @@ class Refused(ValueError):
     """The file breaks a rule; the message says which and what to do."""
 
 
+class RefusedShape(Refused):
+    """A value inside the network has no known shape, or too large a one."""
+
+
 def parse(content: bytes) -> onnx.ModelProto:
     """Read an ONNX file and check everything that can be checked without its shapes.
 
@@ -126,7 +130,8 @@ def check_shapes(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]], la
         Bytes of the largest value.
 
     Raises:
-        Refused: a shape depends on the numbers, or is too large, or the file contradicts itself.
+        RefusedShape: a shape depends on the numbers, or is too large.
+        Refused: the file contradicts itself.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -141,12 +146,12 @@ def check_shapes(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]], la
         for name in filter(None, node.output):
             size = _bytes_of(found[name]) if name in found else None
             if size is None:
-                raise Refused(
+                raise RefusedShape(
                     f"computes {name[:60]!r} ({node.op_type}) with a shape that is not known before it runs; export it "
                     "with static shapes, only the batch free"
                 )
             if size > largest:
-                raise Refused(f"computes {name[:60]!r} ({node.op_type}) of {size} bytes, more than {largest}")
+                raise RefusedShape(f"computes {name[:60]!r} ({node.op_type}) of {size} bytes, more than {largest}")
             most = max(most, size)
     return most
 
@@ -240,8 +245,9 @@ def _bytes_of(entry: onnx.ValueInfoProto) -> int | None:
     known = [side.dim_value if side.HasField("dim_value") else None for side in kind.shape.dim]
     if any(side is None or side < 0 for side in known):
         return None
-    width: int = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).itemsize if kind.elem_type else 4
-    return math.prod(side for side in known if side is not None) * width
+    width = int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)).itemsize) if kind.elem_type else 4
+    numbers: int = math.prod(side for side in known if side is not None)
+    return numbers * width
 
 
 def _first_line(error: Exception) -> Any:

@@ -50,6 +50,7 @@ __all__ = [
     "Manifest",
     "check_target",
     "fingerprint",
+    "folder_of",
     "known_generators",
     "manifest_of_art",
     "write_pack",
@@ -64,6 +65,24 @@ _LATENTS_AT_ONCE = 1 << 15
 def known_generators() -> tuple[str, ...]:
     """Names of the packs that come with the program, sorted."""
     return tuple(sorted(path.parent.name for path in PACKS.glob(f"*/{MANIFEST}")))
+
+
+def folder_of(name_or_folder: str | Path, home: Path | None = None) -> Path:
+    """The folder of a generator: one that came with the program, one that was added, or the path of any other.
+
+    Raises:
+        UnknownGenerator: none of them; the message lists the names.
+    """
+    known, installed = known_generators(), InstalledPacks(home)
+    name, folder = str(name_or_folder), Path(name_or_folder)
+    if name in known:
+        folder = PACKS / name
+    elif name in installed.names():
+        folder = installed.folder(name)
+    if not name or not folder.is_dir():
+        names = ", ".join((*known, *installed.names())) or "none"
+        raise UnknownGenerator(f"no generator {name!r}; known: {names}, or the folder of a pack")
+    return folder
 
 
 def manifest_of_art(generator: bytes) -> Manifest:
@@ -128,24 +147,20 @@ class GeneratorPack:
             DamagedPack: a file is missing, altered, or not what the manifest says.
             SignatureError: it carries a signature that is not of this pack.
         """
-        known, installed = known_generators(), InstalledPacks(home)
-        name = str(name_or_folder)
-        folder = Path(name_or_folder)
-        if name in known:
-            folder = PACKS / name
-        elif name in installed.names():
-            folder = installed.folder(name)
-        if not name or not folder.is_dir():
-            names = ", ".join((*known, *installed.names())) or "none"
-            raise UnknownGenerator(f"no generator {name!r}; known: {names}, or the folder of a pack")
+        folder = folder_of(name_or_folder, home)
+        installed = InstalledPacks(home)
         manifest = read_manifest(folder)
         content = {each: verified(folder, each, manifest) for each in sorted(manifest.files)}
-        proven = folder == installed.folder(name) and installed.is_proven(manifest)
+        proven = folder == installed.folder(manifest.name) and installed.is_proven(manifest)
         return cls(folder, manifest, content, signer=signer_of(folder, manifest), proven=proven)
 
     @classmethod
-    def open_without_map(cls, folder: Path) -> GeneratorPack:
+    def open_without_map(cls, folder: Path, home: Path | None = None) -> GeneratorPack:
         """Open only the generator of a pack, to learn its latent map; a damaged map does no harm.
+
+        Args:
+            folder: of the pack.
+            home: folder of the added ones; None for the usual one.
 
         Raises:
             UnknownGenerator: there is no such folder.
@@ -156,7 +171,8 @@ class GeneratorPack:
         manifest = read_manifest(folder)
         kept = {name: about for name, about in manifest.files.items() if name != LATENT_MAP}
         bare = replace(manifest, files=kept, components=0, r2=(), scale=())
-        proven = InstalledPacks(folder.parent).is_proven(manifest) if folder.parent.is_dir() else False
+        installed = InstalledPacks(home)
+        proven = folder == installed.folder(manifest.name) and installed.is_proven(manifest)
         return cls(folder, bare, {name: verified(folder, name, manifest) for name in kept}, proven=proven)
 
     @property

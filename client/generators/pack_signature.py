@@ -54,6 +54,15 @@ def signer_of(folder: Path, manifest: Manifest) -> bytes | None:
     return public
 
 
+def signature_bytes(folder: Path) -> bytes:
+    """The signature's file as it is, to copy it with its pack.
+
+    Raises:
+        DamagedPack: there is none.
+    """
+    return read(folder, SIGNATURE, _LARGEST_SIGNATURE)
+
+
 def load_or_make_key(path: Path) -> tuple[SigningKey, bool]:
     """The signing key in a file of 64 hexadecimal digits, made with mode 0600 where there is none.
 

@@ -15,6 +15,7 @@ from client.generators.sandbox import Limits
 from common.errors import DamagedPack, UnsafeFile
 
 BATCH = 3
+_RANGE = "when adding it, say what it draws with --output-range LOW HIGH, or cut it with --set clip=yes"
 ALONE = 1e-3
 """Most an item drawn alone may differ from the same item in a batch, relative to the largest value."""
 
@@ -116,12 +117,22 @@ def faults(manifest: Manifest, report: Mapping[str, Any]) -> dict[str, str]:
     if not report["finite"]:
         found["finite"] = "it draws NaN or infinite numbers"
     elif report["low"] < low - slack or report["high"] > high + slack:
-        found["value range"] = f"it draws {report['low']:.4g} to {report['high']:.4g}, outside {low:g} to {high:g}"
+        found["value range"] = (
+            f"it draws {report['low']:.4g} to {report['high']:.4g}, outside {low:g} to {high:g}; {_RANGE}"
+        )
     if not report["repeats"]:
         found["deterministic"] = "the same latents gave something else the second time"
     elif report["finite"] and (report["alone_error"] is None or report["alone_error"] > ALONE):
         found["deterministic"] = "an item depends on the others in its batch; export the network in eval mode"
     return found
+
+
+def seen_too(report: Mapping[str, Any], media: Tensor) -> dict[str, Any]:
+    """The report, with its range over these items too."""
+    if not report["finite"] or not bool(media.isfinite().all()):
+        return {**report, "finite": False}
+    low, high = min(report["low"], float(media.min())), max(report["high"], float(media.max()))
+    return {**report, "low": low, "high": high}
 
 
 def must_hold(manifest: Manifest, report: Mapping[str, Any]) -> None:

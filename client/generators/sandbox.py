@@ -67,6 +67,10 @@ class Limits:
         return cls(memory=memory, seconds=usual.seconds if seconds is None else seconds, largest_bytes=largest)
 
 
+class UnsafeShape(UnsafeFile):
+    """A value inside a network has no known shape, or too large a one."""
+
+
 OWN = Limits(memory=48 << 30, seconds=900.0, largest_bytes=8 << 30)
 """For networks this program exported itself: only the machine bounds them."""
 
@@ -118,7 +122,8 @@ def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
     """Tensors of a state dict, ``.pt`` / ``.pth`` (``weights_only``) or ``.safetensors``; runs nothing of the file.
 
     Guarantee: every tensor is whole (its storage holds all its numbers), finite and on the CPU; names of nested
-    dictionaries are joined by ``/``. The file itself is only opened in the child process.
+    dictionaries are joined by ``/``. A pickle is only opened in the child process; safetensors, which hold numbers and
+    nothing else, here.
 
     Raises:
         UnsafeFile: it takes more than its limits.
@@ -128,16 +133,25 @@ def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
 
     with _folder() as folder:
         _place(path, folder, path.name)
-        with (folder / FILE).open("rb") as file:
-            plain = _is_safetensors(file.read(9))
-        size = (folder / FILE).stat().st_size
-        plan = {"safetensors": plain, "written": 2 * size + (1 << 20)}
-        _answer(folder, "tensors", plan, path.name, limits or Limits())
-        return dict(load_file(folder / TENSORS))
+        if not _is_safetensors(folder / FILE):
+            written = 2 * (folder / FILE).stat().st_size + (1 << 20)
+            _answer(folder, "tensors", {"written": written}, path.name, limits or Limits())
+            (folder / TENSORS).replace(folder / FILE)
+        try:
+            found = dict(load_file(folder / FILE))
+        except Exception as error:  # safetensors has an error type of its own, and raises others
+            raise UnreadableModel(f"{path.name} is no safetensors file, or is damaged: {error}") from error
+    if bad := [name for name, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]:
+        raise UnreadableModel(
+            f"{path.name} holds NaN or infinite weights in {bad[0][:60]!r}; use an earlier checkpoint"
+        )
+    return found
 
 
-def _is_safetensors(head: bytes) -> bool:
-    return len(head) == 9 and head[8:9] == b"{"
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{"
 
 
 @contextmanager
@@ -181,7 +195,7 @@ def _answer(folder: Path, task: str, plan: dict[str, Any], what: str, limits: Li
         raise UnsafeFile(room)
     if ended is None or -ended in _OUT_OF_TIME:
         raise UnsafeFile(f"{what} was not done within {limits.seconds:g} s; {more} --seconds S")
-    kind = UnreadableModel if task == "tensors" else UnsafeFile
+    kind = UnreadableModel if task == "tensors" else UnsafeShape if said.get("shape") else UnsafeFile
     why = said.get("refused", f"made the process that looked at it end with code {ended}")
     raise kind(f"{what} {why}" if task != "tensors" else f"{what} is no state dict that can be read: {why}")
 

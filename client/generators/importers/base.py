@@ -21,8 +21,8 @@ from client.generators.interface import Condition, Noise, Origin, Output, Source
 from client.generators.manifest import CONDITIONS, GENERATOR, Manifest
 from client.generators.onnx import OnnxModel, export
 from client.generators.pack_files import fingerprint, write_pack
-from client.generators.sandbox import OWN, Limits
-from common.errors import SettingError, StorageError, UnreadableModel
+from client.generators.sandbox import LARGEST_FILE, OWN, Limits
+from common.errors import SettingError, StorageError, UnreadableModel, UnsafeFile
 from common.latents import LatentSpace
 
 HEAD = 1 << 16
@@ -202,7 +202,8 @@ def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limit
     )
     report = proof.prove_generator(manifest, files, limits)
     proof.must_hold(manifest, report)
-    error = _disagreement(imported, manifest, content)
+    error, report = _compared(imported, manifest, content, report)
+    proof.must_hold(manifest, report)
     if not error < TOLERANCE:
         raise UnreadableModel(
             f"the pack differs from its source by {error:.1e} of the largest value, more than {TOLERANCE:g}; "
@@ -231,6 +232,19 @@ def normal_to_uniform(latent: Tensor, law: SourceLaw) -> Tensor:
     if law.name != "uniform":
         return latent
     return law.low + (law.high - law.low) * 0.5 * (1 + torch.erf(latent / math.sqrt(2)))
+
+
+def content_of(path: Path) -> bytes:
+    """A whole file, read once, so that what is looked at is what is used.
+
+    Raises:
+        UnreadableModel: no such file, or not a plain one.
+        UnsafeFile: it is larger than any model file that is looked at.
+    """
+    head_of(path)
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise UnsafeFile(f"{path} has {size} bytes, more than the {LARGEST_FILE} that are looked at")
+    return path.read_bytes()
 
 
 def origin_of(path: Path) -> Origin:
@@ -288,7 +302,10 @@ def _parsed(content: bytes) -> Any:
 
 
 @torch.no_grad()
-def _disagreement(imported: Imported, manifest: Manifest, content: bytes) -> float:
+def _compared(
+    imported: Imported, manifest: Manifest, content: bytes, report: dict[str, Any]
+) -> tuple[float, dict[str, Any]]:
+    """The largest relative difference from the source, and the report with the range of these items too."""
     latents = imported.latents.sample(COMPARED, torch.Generator().manual_seed(1))
     noise = proof.noise_values(manifest)
     model = OnnxModel(content, GENERATOR)
@@ -297,7 +314,8 @@ def _disagreement(imported: Imported, manifest: Manifest, content: bytes) -> flo
         inputs = proof.network_inputs(manifest, part, imported.defaults, noise)
         wanted, found = imported.network(*inputs.values()).float().cpu(), model.run(**inputs)
         if wanted.shape != found.shape:
-            return math.inf
+            raise UnreadableModel(f"the network gives {tuple(wanted.shape)}, and as ONNX {tuple(found.shape)}")
         worst = max(worst, float((wanted - found).abs().max()))
         largest = max(largest, float(wanted.abs().max()))
-    return worst / max(largest, 1e-12)
+        report = proof.seen_too(report, found)
+    return worst / max(largest, 1e-12), report
