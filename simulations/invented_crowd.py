@@ -57,8 +57,8 @@ class InventedCrowd:
     """People over a world; a `Crowd`.
 
     Guarantee: what a person says depends on the fields (``people`` apart), their number and the round only, not on
-    the range asked for. Two crowds that differ in ``people`` agree on those they have in common, and have the same
-    newcomers.
+    the range asked for, up to one answer in many millions that lies within rounding of a tie. Two crowds that differ
+    in ``people`` agree on those they have in common, and have the same newcomers.
 
     Attributes:
         world: what they look at; answers are made on its device.
@@ -164,8 +164,8 @@ class InventedCrowd:
         directions = (own[:, :factors], own[:, factors:])
         tastes = Tastes.of(self.population, centres, archetype, counter.uniform(random), directions)
         felt = tastes.of_all(self.world.pool_factors[:YARDSTICK])
-        deviation, mean = torch.std_mean(felt, dim=1, keepdim=True)
-        return tastes, mean, deviation.clamp(min=1e-6)
+        mean = felt.mean(dim=1, keepdim=True)
+        return tastes, mean, (felt - mean).square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
 
     def _centres(self, round: int) -> Tensor:
         """Centres of the archetypes in a round: each turns at a steady pace towards a direction of its own."""

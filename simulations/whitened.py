@@ -136,7 +136,7 @@ class _Objective:
 
     def weighted(self, bend: Tensor) -> Tensor:
         """The curvature in the scores times ``x``."""
-        weighted: Tensor = (bend @ self.x.reshape(*self.shape, -1)).flatten(1, 2)
+        weighted: Tensor = (bend @ self.x.reshape(*self.shape, self.x.shape[-1])).flatten(1, 2)
         return weighted
 
 
