@@ -12,12 +12,16 @@ import typer
 from rich.console import Console
 
 from common.errors import SettingError
+from simulations.lab import cli as lab
 
 if TYPE_CHECKING:
     from client.propose import Proposer
     from common.prior import PopulationPrior
 
 app = typer.Typer(help="Experiments on invented people.", no_args_is_help=True)
+app.command("privacy")(lab.privacy)
+app.command("population")(lab.population)
+app.command("diff")(lab.diff)
 
 
 def _epsilons(values: list[str]) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LINE_SECONDS = 10.0
+_FORETELL = 0.005  # share of the work that must be done before its pace says anything about the rest
 
 
 class Stages:
@@ -71,9 +72,20 @@ class Stages:
         self.skipped += self.work[stage]
         self._show()
 
+    def finish(self, stage: str) -> None:
+        """A stage that ran beside others, in another process, is done."""
+        self.done[stage] = 1.0
+        self._show()
+
+    def end(self) -> None:
+        """The current stage is done, and nothing else has begun."""
+        if self.stage:
+            self._close_stage()
+
     def _close_stage(self) -> None:
         if self.stage:
-            self.done[self.stage] = 1.0
+            if self.stage in self.work:  # the name of several that run beside each other is no work of its own
+                self.done[self.stage] = 1.0
             self.seconds[self.stage] = round(time.monotonic() - self.stage_started, 2)
             self.stage = ""
             self._show()
@@ -87,10 +99,14 @@ class Stages:
 
     def _line(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if self.live or self.quiet or (not force and now - self.printed < LINE_SECONDS):
+        if self.live or self.quiet or not self.stage or (not force and now - self.printed < LINE_SECONDS):
             return
         self.printed = now
         completed = self._completed()
         worked, elapsed = completed - self.skipped, now - self.started
-        left = f", about {elapsed * (self.total - completed) / worked:.0f} s left" if worked > 0 else ""
+        left = (
+            f", about {elapsed * (self.total - completed) / worked:.0f} s left"
+            if worked > _FORETELL * self.total
+            else ""
+        )
         print(f"[{completed / self.total:4.0%}] {self.stage}{left}", file=sys.stderr, flush=True)

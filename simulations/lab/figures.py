@@ -34,6 +34,7 @@ class Line:
         high: upper ends of its band.
         hero: whether the plot is about this line.
         joined: whether points are joined; single measurements need not be.
+        points: whether points are marked; a reference need not be.
     """
 
     label: str
@@ -43,6 +44,7 @@ class Line:
     high: Sequence[float] | None = None
     hero: bool = False
     joined: bool = True
+    points: bool = True
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in (self.x, self.y, self.low, self.high) if values is not None}
@@ -72,6 +74,7 @@ class Plot:
         log_y: whether the vertical axis is logarithmic.
         chance: value of a blind guess, drawn as a dotted line.
         limits: of the vertical axis; fitted to the values without.
+        own_x: whether each panel has its own steps, because its horizontal axis is about something else.
         alt: what a screen reader says; the title without.
     """
 
@@ -84,6 +87,7 @@ class Plot:
     log_y: bool = False
     chance: float | None = None
     limits: tuple[float, float] | None = None
+    own_x: bool = False
     alt: str = ""
 
     def __post_init__(self) -> None:
@@ -129,7 +133,7 @@ def figure(plot: Plot, looks: dict[str, Style], *, narrow: bool = False) -> Figu
     Returns:
         A figure of its own, known to no window system.
     """
-    across = 1 if narrow else min(ACROSS, len(plot.panels))
+    across = 1 if narrow else _across(len(plot.panels))
     down = -(-len(plot.panels) // across)
     named = not narrow and set(plot.labels) == {line.label for line in plot.panels[across - 1].lines}
     legend = not narrow and not named
@@ -142,16 +146,16 @@ def figure(plot: Plot, looks: dict[str, Style], *, narrow: bool = False) -> Figu
         down, across, left=0.13 if narrow else 0.066, right=right, top=1 - (0.62 if _titled(plot) else 0.42) / height,
         bottom=foot, wspace=0.10, hspace=0.34,
     )  # fmt: skip
-    steps = sorted({x for panel in plot.panels for line in panel.lines for x in line.x})
+    steps = [_steps([panel] if plot.own_x else plot.panels) for panel in plot.panels]
     axes = [drawn.add_subplot(grid[at // across, at % across]) for at in range(len(plot.panels))]
     limits = plot.limits or _limits(plot)
     for at, (area, panel) in enumerate(zip(axes, plot.panels, strict=True)):
-        _frame(area, plot, steps, limits, first=at % across == 0, title=panel.title, small=narrow or across > 1)
+        _frame(area, plot, steps[at], limits, first=at % across == 0, title=panel.title, small=narrow or across > 1)
         for line in sorted(panel.lines, key=lambda line: line.hero):  # the hero on top
-            _draw(area, [_place(plot, steps, x) for x in line.x], line, looks[line.label])
+            _draw(area, [_place(plot, steps[at], x) for x in line.x], line, looks[line.label])
     _titles(drawn, plot, height, right, narrow)
     if named:
-        _end_labels(axes[across - 1], plot, plot.panels[across - 1], steps, looks, limits)
+        _end_labels(axes[across - 1], plot, plot.panels[across - 1], steps[across - 1], looks)
     if legend:
         handles = [_handle(looks[label], label) for label in plot.labels]
         drawn.legend(
@@ -159,6 +163,16 @@ def figure(plot: Plot, looks: dict[str, Style], *, narrow: bool = False) -> Figu
             labelcolor=INK, handlelength=3.2, columnspacing=1.6,
         )  # fmt: skip
     return drawn
+
+
+def _across(panels: int) -> int:
+    """Panels in a row: rows as even as they get, so five are three and two."""
+    rows = -(-panels // ACROSS)
+    return -(-panels // rows)
+
+
+def _steps(panels: Sequence[Panel]) -> list[float]:
+    return sorted({x for panel in panels for line in panel.lines for x in line.x})
 
 
 def _titled(plot: Plot) -> bool:
@@ -235,8 +249,9 @@ def _draw(axes: Axes, x: list[float], line: Line, look: Style) -> None:
         axes.fill_between(
             x, line.low, line.high, color=look.colour, alpha=0.2 if look.hero else 0.1, linewidth=0, zorder=2
         )
+    width = (3.0 if look.hero else 1.8) if line.joined else 0.0
     (drawn,) = axes.plot(
-        x, line.y, color=look.colour, marker=look.marker, linewidth=(3 if look.hero else 1.8) if line.joined else 0,
+        x, line.y, color=look.colour, marker=look.marker if line.points else "", linewidth=width,
         markersize=8 if look.hero else 6, markeredgecolor=PAPER, markeredgewidth=1, zorder=5 if look.hero else 4,
         solid_capstyle="round",
     )  # fmt: skip
@@ -256,9 +271,7 @@ def _titles(drawn: Figure, plot: Plot, height: float, right: float, narrow: bool
     )
 
 
-def _end_labels(
-    axes: Axes, plot: Plot, panel: Panel, steps: list[float], looks: dict[str, Style], limits: tuple[float, float]
-) -> None:
+def _end_labels(axes: Axes, plot: Plot, panel: Panel, steps: list[float], looks: dict[str, Style]) -> None:
     """Name each line at its right end, moved apart where lines end close together."""
     ends = {}
     for line in panel.lines:

@@ -82,7 +82,7 @@ class Frame:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON: ``{"keys": [...], "columns": {...}}``; an infinity is ``"inf"``."""
-        columns = {name: [_strict(value) for value in values] for name, values in self.columns.items()}
+        columns = {name: [strict(value) for value in values] for name, values in self.columns.items()}
         return {"keys": list(self.keys), "columns": columns}
 
     @classmethod
@@ -140,15 +140,15 @@ def write_frames(folder: RunFolder, frames: Mapping[str, Frame]) -> list[str]:
 
 def strict_json(values: Any) -> str:
     """Strict JSON with a newline at its end: tuples as lists, NaN as null, an infinity as ``"inf"``."""
-    return json.dumps(_strict(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(strict(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _strict(value: Any) -> Any:
-    """As ``plain``, and infinities as text: a budget of infinity is a setting, not a gap."""
+def strict(value: Any) -> Any:
+    """As ``run_folder.plain``, and infinities as text: a budget of infinity is a setting, not a gap."""
     if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return plain(value)

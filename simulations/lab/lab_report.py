@@ -62,7 +62,7 @@ from simulations import curves_plot
 from simulations.curves_plot import Style
 from simulations.lab.figures import Line, Panel, Plot, figure, styles
 from simulations.lab.frames import Frame, strict_json, write_frames
-from simulations.page import claims, render
+from simulations.page import claims, render, setting_text
 from simulations.run_folder import RunFolder, environment
 
 __all__ = ["Cell", "Line", "Panel", "Plot", "Report", "Section", "Table"]
@@ -196,10 +196,13 @@ class Report:
 
     def print(self, console: Console) -> None:
         """The tables that are not folded, and the headline, on a terminal."""
-        for table in self.tables:
-            if not table.folded:
-                console.print(_on_terminal(table))
+        for table in self.on_terminal():
+            console.print(table)
         console.print(self.headline, highlight=False, markup=False)
+
+    def on_terminal(self) -> list[TerminalTable]:
+        """The tables that are not folded."""
+        return [on_terminal(table) for table in self.tables if not table.folded]
 
     def _page(self, drawn: dict[str, dict[str, Any]], looks: dict[str, Style], beside: list[str]) -> str:
         return render(
@@ -258,7 +261,8 @@ def _cell(value: str | int | float | bool | Cell | None) -> Cell:
     return Cell(value)
 
 
-def _on_terminal(table: Table) -> TerminalTable:
+def on_terminal(table: Table) -> TerminalTable:
+    """A table for a terminal."""
     drawn = TerminalTable(title=table.title, title_justify="left")
     textual = _textual(table)
     for at, column in enumerate(table.columns):
@@ -270,6 +274,12 @@ def _on_terminal(table: Table) -> TerminalTable:
         ]
         drawn.add_row(*texts, style="bold cyan" if at in table.hero_rows else None)
     return drawn
+
+
+def settings_table(settings: Mapping[str, Any]) -> Table:
+    """Settings by name, as ``--set`` takes them."""
+    rows = [[name, setting_text(value).replace(", ", ",")] for name, value in settings.items()]
+    return Table(title="Settings, for --set", columns=["key", "value"], rows=rows)
 
 
 def _write_plot(folder: RunFolder, plot: Plot, looks: dict[str, Style]) -> dict[str, Any]:
