@@ -7,7 +7,6 @@ constructor arguments out of it; mapping and synthesis are written again here, f
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +83,7 @@ class StyleGan(nn.Module):
     Attributes:
         latent: ``d``, numbers in a latent.
         labels: ``c``, entries of the label input; 0 without.
-        noise: ``(side, side)`` of each noise input, empty without.
+        noise: numbers in the noise input, the maps of all layers one after the other; 0 without.
         side: height and width of a picture.
     """
 
@@ -102,8 +101,8 @@ class StyleGan(nn.Module):
         self.cutoff = synthesis.styles if settings.cutoff is None else settings.cutoff
         self.register_buffer("average", average)
         self.convolutions: list[StyledConvolution] = getattr(synthesis, "convolutions", [])
-        noisy = [each.side for each in self.convolutions if each.noisy] if settings.noise == "seed" else []
-        self.noise = tuple((side, side) for side in noisy)
+        maps = [each.side**2 for each in self.convolutions if each.noisy]
+        self.noise = sum(maps) if settings.noise == "seed" else 0
 
     def use_w(self, label: Tensor | None, seed: int) -> None:
         """Take latents of the standardised W instead of Z; the label, if there is one, is fixed to ``(c,)``."""
@@ -111,28 +110,35 @@ class StyleGan(nn.Module):
             self.mapping = NormalW.of(self.mapping, label, seed)
             self.latent, self.labels = self.synthesis.width, 0
 
-    def forward(self, latent: Tensor, *inputs: Tensor) -> Tensor:
+    def forward(
+        self, latent: Tensor, first: Tensor, second: Tensor | None = None, third: Tensor | None = None
+    ) -> Tensor:
         """Draw pictures.
 
         Args:
             latent: ``(n, d)`` from N(0, I).
-            inputs: the label ``(n, c)`` if there is one, each noise ``(side, side)`` if there are any, psi ``(1,)``.
+            first: the label ``(n, c)`` if there is one, then the noise ``(m,)`` if it is an input, then psi ``(1,)``.
+            second: the next of these; None where there is no more.
+            third: the last.
 
         Returns:
             ``(n, 3, side, side)`` in [-1, 1].
         """
-        label, rest = (inputs[:1], inputs[1:]) if self.labels else ((), inputs)
-        noise: Iterator[Tensor] = iter(rest[:-1])
+        inputs = [each for each in (first, second, third) if each is not None]
+        label, rest = (inputs[:1], inputs[1:]) if self.labels else ([], inputs)
         style = self.mapping(latent, *label)
         styles = truncated(style, self.get_buffer("average"), rest[-1], self.synthesis.styles, self.cutoff)
-        maps = [self._noise_of(each, noise) for each in self.convolutions]
-        picture: Tensor = self.synthesis(styles, maps).clamp(-1, 1)
+        picture: Tensor = self.synthesis(styles, self._maps(rest[0])).clamp(-1, 1)
         return picture.expand(-1, 3, -1, -1) if self.synthesis.channels == 1 else picture
 
-    def _noise_of(self, convolution: StyledConvolution, given: Iterator[Tensor]) -> Tensor | None:
-        if not convolution.noisy or self.noise_mode == "none":
-            return None
-        return convolution.get_buffer("noise") if self.noise_mode == "const" else next(given)
+    def _maps(self, noise: Tensor) -> list[Tensor | None]:
+        """The noise of each convolution: the file's, none, or the next part of the input."""
+        if self.noise_mode == "none":
+            return [None] * len(self.convolutions)
+        if self.noise_mode == "const":
+            return [each.get_buffer("noise") if each.noisy else None for each in self.convolutions]
+        parts = iter(noise.split([each.side**2 for each in self.convolutions if each.noisy]))
+        return [next(parts).reshape(each.side, each.side) if each.noisy else None for each in self.convolutions]
 
 
 def build(stored: StoredModule, what: str, settings: StyleGanSettings) -> StyleGan:
@@ -202,9 +208,7 @@ def read(path: Path, settings: ImportSettings) -> Imported:
         source=SourceLaw(name="w") if chosen.space == "w" else SourceLaw(),
         conditions=conditions,
         defaults={"label": default} if conditions and labels else {},
-        noise=tuple(
-            Noise(name=f"noise_{i}", shape=shape, seed=chosen.seed + i) for i, shape in enumerate(network.noise)
-        ),
+        noise=(Noise(name="noise", shape=(network.noise,), seed=chosen.seed),) if network.noise else (),
         truncation=1.0 if settings.truncation is None else settings.truncation,
         origin=origin_of(path),
     )

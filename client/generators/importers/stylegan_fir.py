@@ -19,7 +19,8 @@ class Fir(nn.Module):
     """One step of resampling with a fixed filter.
 
     Equals, per channel: ``up - 1`` zeros after each pixel, ``before`` and ``after`` zeros around (negative: cropped),
-    true convolution with the filter where it fits, every ``down``-th pixel.
+    true convolution with the filter where it fits, every ``down``-th pixel. The zeros are never made: each of the ``up``
+    phases is a short convolution of the pixels there are.
 
     Args:
         taps: ``(t,)`` for a separable filter, ``(t, t)`` otherwise.
@@ -27,10 +28,10 @@ class Fir(nn.Module):
         down: every ``down``-th pixel is kept.
         before: padding above and to the left, at the higher rate.
         after: padding below and to the right.
-        gain: factor on the result.
+        gain: factor on the result, > 0.
 
     Raises:
-        UnreadableModel: the filter is neither ``(t,)`` nor ``(t, t)``.
+        UnreadableModel: the filter is neither ``(t,)`` nor ``(t, t)``, or not separable where it inserts zeros.
     """
 
     def __init__(
@@ -38,47 +39,63 @@ class Fir(nn.Module):
     ) -> None:
         super().__init__()
         if taps.ndim not in (1, 2) or taps.shape[0] != taps.shape[-1]:
-            raise UnreadableModel(
-                f"a filter of shape {tuple(taps.shape)} is neither a row nor a square; get the file again"
-            )
-        self.up, self.down, self.before, self.after = up, down, before, after
+            raise UnreadableModel(f"a filter of shape {tuple(taps.shape)} is no row and no square; get the file again")
         row = _as_row(taps.double())
+        if row is None and up > 1:
+            raise UnreadableModel("a filter for enlarging that is not separable cannot be read; get the file again")
+        self.up, self.down, self.before, self.after, self.taps = up, down, before, after, int(taps.shape[0])
         self.separable = row is not None
-        kernel = taps.double() * gain if row is None else row * gain**0.5
-        kernel = kernel.flip(tuple(range(kernel.ndim))) if up == 1 else kernel  # conv2d correlates, its transpose not
+        if row is None:
+            kernel = taps.double().flip(0, 1) * gain  # conv2d correlates
+        else:
+            kernel, self.first = _phases(row * gain**0.5, up, self.taps - 1 - before)
         self.register_buffer("kernel", kernel.float())
-        self.taps = int(taps.shape[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, c, h, w)`` to ``(n, c, h', w')`` with ``h' = ceil((h * up + before + after - t + 1) / down)``."""
-        kernel = self.get_buffer("kernel")
+        channels, kernel = x.shape[1], self.get_buffer("kernel")
         if not self.separable:
-            return self._along(x, kernel[None, None], (True, True))
-        x = self._along(x, kernel[None, None, None, :], (False, True))
-        return self._along(x, kernel[None, None, :, None], (True, False))
-
-    def _along(self, x: Tensor, kernel: Tensor, axes: tuple[bool, bool]) -> Tensor:
-        channels = x.shape[1]
-        kernel = kernel.expand(channels, -1, -1, -1)
+            x = _pad(x, (self.before, self.after), (self.before, self.after))
+            weight = kernel[None, None].repeat(channels, 1, 1, 1)
+            return functional.conv2d(x, weight, stride=self.down, groups=channels)
+        lengths = [side * self.up + self.before + self.after - self.taps + 1 for side in x.shape[2:]]
+        x = _pad(x, *(self._edges(side, length) for side, length in zip(x.shape[2:], lengths, strict=True)))
+        step = self.down if self.up == 1 else 1
+        # Rows, then columns: so the phases lie in the order that pixel_shuffle wants, and are woven together only once.
+        for weight, stride in ((kernel[:, None, :, None], (step, 1)), (kernel[:, None, None, :], (1, step))):
+            groups = x.shape[1]
+            x = functional.conv2d(x, weight.repeat(groups, 1, 1, 1), stride=stride, groups=groups)
         if self.up == 1:
-            x = _pad(x, [self.before if on else 0 for on in axes], [self.after if on else 0 for on in axes])
-            return functional.conv2d(x, kernel, stride=[self.down if on else 1 for on in axes], groups=channels)
-        front, back = self.taps - 1 - self.before, self.taps - self.up - self.after
-        spare = max(min(front, back), 0)  # what the transposed convolution need not even compute
-        stride, padding = [self.up if on else 1 for on in axes], [spare if on else 0 for on in axes]
-        x = functional.conv_transpose2d(x, kernel, stride=stride, padding=padding, groups=channels)
-        x = _pad(x, [spare - front if on else 0 for on in axes], [spare - back if on else 0 for on in axes])
-        if self.down == 1:
             return x
-        return x[:, :, :: self.down if axes[0] else 1, :: self.down if axes[1] else 1]
+        return functional.pixel_shuffle(x, self.up)[:, :, : lengths[0] : self.down, : lengths[1] : self.down]
+
+    def _edges(self, side: int, length: int) -> tuple[int, int]:
+        """Padding of one axis at the lower rate, so that every phase sees what it needs."""
+        steps = -(-length // self.up)
+        return -self.first, self.first + steps + self.get_buffer("kernel").shape[1] - 1 - side
 
 
-def _pad(x: Tensor, before: list[int], after: list[int]) -> Tensor:
-    """Zeros around, or a crop where negative; ``before`` and ``after`` are for rows and columns."""
-    top, left, bottom, right = before[0], before[1], after[0], after[1]
+def _phases(row: Tensor, up: int, offset: int) -> tuple[Tensor, int]:
+    """The filter of each phase of the result, and the first pixel that phase 0 of the first step sees.
+
+    Result ``up * q + r`` of ``sum_i x[i] row[up * q + r + offset - up * i]`` sees pixels ``first + q`` onwards.
+
+    Returns:
+        ``(up, length)`` kernels to correlate with, and ``first``, which may be negative.
+    """
+    first, last = -((row.shape[0] - 1 - offset) // up), (offset + up - 1) // up
+    pixels = torch.arange(first, last + 1)
+    index = torch.arange(up)[:, None] + offset - up * pixels  # (up, length) taps that meet each pixel
+    inside = (index >= 0) & (index < row.shape[0])
+    return torch.where(inside, row[index.clamp(0, row.shape[0] - 1)], torch.zeros(())), first
+
+
+def _pad(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Zeros before and after, or a crop where negative."""
+    (top, bottom), (left, right) = rows, columns
     if min(top, left, bottom, right) < 0:
-        rows = slice(max(-top, 0), x.shape[2] - max(-bottom, 0))
-        x = x[:, :, rows, max(-left, 0) : x.shape[3] - max(-right, 0)]
+        kept = slice(max(-top, 0), x.shape[2] - max(-bottom, 0))
+        x = x[:, :, kept, max(-left, 0) : x.shape[3] - max(-right, 0)]
     if max(top, left, bottom, right) > 0:
         x = functional.pad(x, [max(left, 0), max(right, 0), max(top, 0), max(bottom, 0)])
     return x
