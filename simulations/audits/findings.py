@@ -106,7 +106,7 @@ def _bounds(settings: AuditSettings, found: Found) -> Table:
                 cells = [_middle(row for row in mine if row["audit"] == audit) for audit in AUDITS]
                 rows.append([build.label, epsilon, *cells])
     return Table(
-        title=f"Lower bound on epsilon, and most that this attack reaches ({100 * settings.confidence:g} % each, median)",
+        title=f"Lower bound on epsilon, and the most this attack reaches ({100 * settings.confidence:g} %, median)",
         columns=["build", "claim", *AUDITS],
         rows=rows,
         hero_rows=tuple(at for at, row in enumerate(rows) if row[0] == BUILDS[0].label),
