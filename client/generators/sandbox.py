@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,8 +197,13 @@ def _answer(folder: Path, task: str, plan: dict[str, Any], what: str, limits: Li
     if ended is None or -ended in _OUT_OF_TIME:
         raise UnsafeFile(f"{what} was not done within {limits.seconds:g} s; {more} --seconds S")
     kind = UnreadableModel if task == "tensors" else UnsafeShape if said.get("shape") else UnsafeFile
-    why = said.get("refused", f"made the process that looked at it end with code {ended}")
+    why = _printable(said.get("refused", f"made the process that looked at it end with code {ended}"))
     raise kind(f"{what} {why}" if task != "tensors" else f"{what} is no state dict that can be read: {why}")
+
+
+def _printable(text: str) -> str:
+    """Names in a message come from the file; none may steer a terminal."""
+    return "".join(mark if unicodedata.category(mark) not in ("Cc", "Cf", "Cs") else "?" for mark in text)
 
 
 def _run(folder: Path, task: str, seconds: float) -> int | None:

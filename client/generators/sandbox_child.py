@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
+import re
 import signal
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,17 @@ def first_run(plan: dict[str, Any], content: bytes, rules: Any, onnxruntime: Any
 
 def read_tensors(plan: dict[str, Any], torch: Any, save: Any) -> dict[str, Any]:
     """Read a state dict without running code of the file, and write its tensors as safetensors."""
-    found = dict(_named(torch.load(FILE, map_location="cpu", weights_only=True), torch, ""))
+    if zipfile.is_zipfile(FILE):
+        with zipfile.ZipFile(FILE) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed, which torch.save never does; unpack it first")
+    try:
+        loaded = torch.load(FILE, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError) as error:  # its advice is to run the file, which is no advice
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"asks for {named[1]}, which is not run" if named else "is no checkpoint, cut short or encrypted"
+        raise ValueError(f"it {why}; save generator.state_dict() alone") from error
+    found = dict(_named(loaded, torch, ""))
     whole: dict[str, Any] = {}
     for name, tensor in found.items():
         if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -127,10 +140,9 @@ def main() -> None:
         import torch
         from safetensors.torch import save_file
     else:
-        import numpy  # noqa: F401  before the limits, like the others
-        import onnxruntime  # type: ignore[import-untyped]
-
         from client.generators import onnx_rules as rules
+    if task == "run":
+        import onnxruntime  # type: ignore[import-untyped]
     limits = limit(plan["memory"], plan["seconds"], plan["written"])
     try:
         if task == "tensors":
