@@ -41,8 +41,9 @@ class LaplaceFit:
 def laplace(evidence: Evidence, mean: Tensor, covariance: Tensor, thresholds: Tensor) -> LaplaceFit:
     """Laplace posterior of every person under one or several Gaussian priors.
 
-    Guarantee: the mode is the global one, to ``TOLERANCE`` nats; a person without ratings gets the prior back with a
-    log evidence of zero. One person alone and the same person in a batch get the same posterior up to rounding.
+    Guarantee: the mode is the global one, to ``TOLERANCE`` nats, or to rounding where the prior is nearly singular; a
+    person without ratings gets the prior back with a log evidence of zero. One person alone and the same person in a
+    batch get the same posterior up to rounding.
 
     Args:
         evidence: what was said; features ``(people, t, m, p)``, float64 for exact work.
@@ -65,13 +66,17 @@ def laplace(evidence: Evidence, mean: Tensor, covariance: Tensor, thresholds: Te
     objective = _Objective(evidence, x, mean, precision, thresholds)
     w = mean.unsqueeze(-2).expand(*mean.shape[:-1], evidence.people, p).clone()
     value, gradient, hessian = objective(w)
+    lost = torch.zeros_like(value, dtype=torch.bool)
     for _ in range(MAX_STEPS):
         lower = torch.linalg.cholesky(hessian)
         step = torch.cholesky_solve(gradient.unsqueeze(-1), lower).squeeze(-1)
         decrement = (gradient * step).sum(-1)
-        if bool((decrement < 2 * TOLERANCE).all()):
+        rounding = objective.rounding(w)
+        # Under a nearly singular prior values are rounded by more than is left to gain; once more, and that is all.
+        if bool(((decrement < 2 * TOLERANCE) | (lost & (decrement < rounding))).all()):
             break
-        w, value, gradient, hessian = _climb(objective, w, value, step, decrement)
+        lost = decrement < rounding
+        w, value, gradient, hessian = _climb(objective, w, value, step, decrement, rounding)
     lower = torch.linalg.cholesky(hessian)
     half_log_det = lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     prior_half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -100,9 +105,15 @@ class _Objective:
         hessian = self.x.mT @ weighted + self.precision
         return value.sum(-1) - 0.5 * (away * pull).sum(-1), gradient, hessian
 
+    def rounding(self, w: Tensor) -> Tensor:
+        """``(..., people)`` how far off a value may be: the quadratic form's terms cancel where the prior is narrow."""
+        away = (w - self.mean).abs()
+        terms = (away.unsqueeze(-2) @ self.precision.abs() @ away.unsqueeze(-1)).squeeze(-1).squeeze(-1)
+        return 8 * torch.finfo(w.dtype).eps * terms
+
 
 def _climb(
-    objective: _Objective, w: Tensor, value: Tensor, step: Tensor, decrement: Tensor
+    objective: _Objective, w: Tensor, value: Tensor, step: Tensor, decrement: Tensor, rounding: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One damped Newton step: halve it for whoever would not gain (Armijo's rule; Boyd & Vandenberghe 2004, 9.2)."""
     size = torch.ones_like(value)
@@ -110,7 +121,7 @@ def _climb(
         trial = w + size.unsqueeze(-1) * step
         result = objective(trial)
         # the last term lets a person who has converged to rounding stay put instead of halving for ever
-        short = result[0] < value + 1e-4 * size * decrement - 1e-12 * (1 + value.abs())
+        short = result[0] < value + 1e-4 * size * decrement - 1e-12 * (1 + value.abs()) - rounding
         if not bool(short.any()):
             break
         size = torch.where(short, size / 2, size)

@@ -60,7 +60,7 @@ def privacy(
     }  # fmt: skip
     given = [f"{name}={text}" for name, text in axes.items() if text]
     grid = assigned([*given, *sets], experiment.PrivacyGrid())
-    _carry_out(grid, lambda: experiment.run(grid, out, jobs=jobs, quiet=as_json), jobs, dry_run, as_json)
+    _carry_out(grid, lambda: experiment.run(grid, out, jobs=jobs), jobs, dry_run, as_json)
 
 
 def population(
@@ -88,7 +88,7 @@ def population(
     }  # fmt: skip
     given = [f"{name}={text}" for name, text in axes.items() if text]
     grid = assigned([*given, *sets], experiment.PopulationGrid())
-    _carry_out(grid, lambda: experiment.run(grid, out, jobs=jobs, quiet=as_json), jobs, dry_run, as_json)
+    _carry_out(grid, lambda: experiment.run(grid, out, jobs=jobs), jobs, dry_run, as_json)
 
 
 def diff(

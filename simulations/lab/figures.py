@@ -135,7 +135,8 @@ def figure(plot: Plot, looks: dict[str, Style], *, narrow: bool = False) -> Figu
     """
     across = 1 if narrow else _across(len(plot.panels))
     down = -(-len(plot.panels) // across)
-    named = not narrow and set(plot.labels) == {line.label for line in plot.panels[across - 1].lines}
+    joined = all(line.joined for panel in plot.panels for line in panel.lines)
+    named = not narrow and joined and set(plot.labels) == {line.label for line in plot.panels[across - 1].lines}
     legend = not narrow and not named
     width, height = (4.0, 0.9 + 3.3 * down) if narrow else (9.6, (5.2 if across == 1 else 3.9) + 3.1 * (down - 1))
     height += 0.28 * -(-len(plot.labels) // 3) if legend else 0.0
@@ -223,7 +224,7 @@ def _frame(
         axes.yaxis.set_major_formatter(lambda value, _position: ordinal(round(100 * value)))
     axes.grid(axis="y", color=RULE, linewidth=1)
     axes.set_axisbelow(True)
-    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold", pad=7, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=9.5, color=INK, fontweight="bold", pad=7, parse_math=False)
     if plot.chance is not None and limits[0] < plot.chance < limits[1]:
         axes.axhline(plot.chance, color=FAINT, linewidth=1, dashes=(2, 3), zorder=1)
 

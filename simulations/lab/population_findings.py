@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.privacy.statement import PrivacyStatement
-from simulations.lab.bands import Band, band, bands_over
+from simulations.lab.bands import Band, band, bands_over, differences_over, within
 from simulations.lab.frames import Frame
 from simulations.lab.lab_report import Cell, Line, Panel, Plot, Report, Section, Table
 from simulations.lab.sweep import Outcome
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from simulations.lab.population import PopulationGrid
 
 NAMES = {
-    "shared": "taste shared with archetype",
+    "shared": "taste in common",
     "archetypes": "number of archetypes",
     "drift": "drift, radians a round",
     "drop_out": "chance to be away",
     "unequal": "inequality of activity",
 }
 Place = tuple[Any, ...]
+Repeats = list[list[float]]
 
 
 class Found:
@@ -45,19 +46,22 @@ class Found:
 
     def __init__(self, grid: PopulationGrid, outcomes: Sequence[Outcome]) -> None:
         self.grid = grid
-        self._values: dict[tuple[str, Place, int], list[list[float]]] = {}
+        self._values: dict[tuple[str, Place, int], Repeats] = {}
         for outcome in outcomes:
             axes: Any = outcome.cell.axes
             for count, values in zip(grid.answers, outcome.values["percentile"], strict=True):
                 key = (axes["strategy"], self._place(axes), count)
                 self._values.setdefault(key, []).append(values)
+        self._bands: dict[tuple[str, Place, int], Band] = {}
+        for count in grid.answers:
+            self._bands |= within({key: values for key, values in self._values.items() if key[2] == count})
 
     def _place(self, axes: Mapping[str, Any]) -> Place:
         return tuple(axes[name] for name in self.grid.AXES)
 
     def band(self, strategy: str, place: Mapping[str, Any], answers: int) -> Band:
         """Mean percentile with its band."""
-        return band(self._values[strategy, self._place(place), answers])
+        return self._bands[strategy, self._place(place), answers]
 
     def minus(self, ours: str, here: Mapping[str, Any], other: str, there: Mapping[str, Any], answers: int) -> Band:
         """One strategy at one place minus another (or the same) at another (or the same), newcomer by newcomer."""
@@ -87,7 +91,8 @@ def report(
         sections.append(
             Section(
                 title=f"{label(grid.strategies[0])} against the others",
-                lead="The same newcomers with the same answers to the same questions.",
+                lead="The same newcomers with the same answers to the same questions; "
+                f"{differences_over(grid.repeats)}.",
                 parts=[_difference_table(found, differences)],
             )
         )

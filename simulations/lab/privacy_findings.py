@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from common.privacy.statement import PrivacyStatement
 from simulations.curves_plot import ordinal
-from simulations.lab.bands import Band, band, bands_over
+from simulations.lab.bands import Band, band, bands_over, differences_over, within
 from simulations.lab.frames import Frame
 from simulations.lab.lab_report import Cell, Line, Panel, Plot, Report, Section, Table
 from simulations.lab.sweep import Outcome
@@ -42,6 +43,8 @@ _NOTHING = 0.01  # a gain below this is called nothing
 
 Point = tuple[float, int, int]
 """Where in the grid, the budget apart: shared, people, participations."""
+Key = tuple[str, Point, float, int]
+"""Strategy, point, budget, number of answers."""
 Repeats = list[NDArray[np.float64]]
 """For each repeat ``(people,)`` percentiles in 0 .. 1."""
 
@@ -51,18 +54,23 @@ class Found:
     """All percentiles of a grid, by strategy, point, budget and number of answers."""
 
     grid: PrivacyGrid
-    percentiles: Mapping[tuple[str, Point, float, int], Repeats]
+    percentiles: Mapping[Key, Repeats]
+    bands: Mapping[Key, Band]
 
     @classmethod
     def of(cls, grid: PrivacyGrid, outcomes: Sequence[Outcome]) -> Found:
         """Sort the outcomes."""
-        found: dict[tuple[str, Point, float, int], Repeats] = {}
+        found: dict[Key, Repeats] = {}
         for outcome in outcomes:
             axes: Any = outcome.cell.axes
             point = (axes["shared"], axes["people"], axes["participations"])
             for count, values in zip(grid.answers, outcome.values["percentile"], strict=True):
                 found.setdefault((axes["strategy"], point, axes["epsilon"], count), []).append(np.array(values))
-        return cls(grid, found)
+        bands: dict[Key, Band] = {}
+        for shared, count in product(grid.shared, grid.answers):  # the same newcomers with the same answers
+            together = {key: values for key, values in found.items() if (key[1][0], key[3]) == (shared, count)}
+            bands |= within({key: [repeat.tolist() for repeat in values] for key, values in together.items()})
+        return cls(grid, found, bands)
 
     def points(self) -> list[Point]:
         """All points of the grid, the budget apart."""
@@ -71,6 +79,10 @@ class Found:
     def get(self, strategy: str, point: Point, epsilon: float, answers: int) -> Repeats | None:
         """Percentiles of a strategy; one that takes no budget has the same at all of them."""
         return self.percentiles.get((strategy, point, epsilon if takes_budget(strategy) else math.inf, answers))
+
+    def band(self, strategy: str, point: Point, epsilon: float, answers: int) -> Band:
+        """Mean percentile with its band; see ``get``."""
+        return self.bands[strategy, point, epsilon if takes_budget(strategy) else math.inf, answers]
 
     def difference(self, ours: tuple[str, float], other: tuple[str, float], point: Point, answers: int) -> Band | None:
         """Ours minus the other, each a strategy with a budget, person by person; ``None`` where one is missing."""
@@ -107,7 +119,7 @@ def report(
             Section(
                 title=f"{hero} against the others, newcomer by newcomer",
                 lead="The same newcomers with the same answers to the same questions. "
-                + bands_over(grid.repeats)
+                + differences_over(grid.repeats)
                 + ".",
                 parts=[_tally_table(grid, differences), *sentences(grid, differences), _difference_table(differences)],
             )
@@ -146,7 +158,7 @@ def curve_rows(found: Found) -> list[dict[str, Any]]:
     """One row per strategy, point, budget and number of answers: percentile with its band."""
     rows = []
     for (strategy, point, epsilon, answers), values in found.percentiles.items():
-        b = band([repeat.tolist() for repeat in values])
+        b = found.bands[strategy, point, epsilon, answers]
         rows.append({
             "strategy": strategy, **_point(point), "epsilon": epsilon, "answers": answers,
             "percentile": b.mean, "low": b.low, "high": b.high, "repeats": len(values),
@@ -237,9 +249,7 @@ def headline(grid: PrivacyGrid, found: Found, differences: Sequence[dict[str, An
     finite = [epsilon for epsilon in grid.epsilons if math.isfinite(epsilon)] if takes_budget(ours) else []
     epsilon = min(finite, default=math.inf)
     point = max(found.points(), key=lambda point: (point[1], point[0]))
-    values = found.get(ours, point, epsilon, grid.look)
-    assert values is not None, "the first strategy has a cell at every point"
-    b = band([repeat.tolist() for repeat in values])
+    b = found.band(ours, point, epsilon, grid.look)
     said = f"With {point[1]:,} people{f' and ε = {epsilon:g}' if finite else ''}, {label(ours)} shows newcomers the "
     said += f"{ordinal(round(100 * b.mean))} percentile of their taste after {own_answers(grid.look)}"
     loss = found.difference((ours, math.inf), (ours, epsilon), point, grid.look) if finite else None
@@ -315,8 +325,7 @@ def _pictures(grid: PrivacyGrid, found: Found) -> list[Plot]:
 
 def _line(grid: PrivacyGrid, found: Found, strategy: str, point: Point) -> Line:
     epsilons = sorted(grid.epsilons)
-    parts = [found.get(strategy, point, epsilon, grid.look) for epsilon in epsilons]
-    bands = [Band(math.nan, math.nan, math.nan) if part is None else band([r.tolist() for r in part]) for part in parts]
+    bands = [found.band(strategy, point, epsilon, grid.look) for epsilon in epsilons]
     return Line(
         label=label(strategy),
         x=epsilons,
@@ -334,7 +343,7 @@ def _by_answers(grid: PrivacyGrid, found: Found) -> list[Plot | Table | str]:
     for epsilon in sorted(grid.epsilons):
         lines = []
         for strategy in grid.strategies:
-            bands = [band([r.tolist() for r in found.get(strategy, point, epsilon, n) or []]) for n in grid.answers]
+            bands = [found.band(strategy, point, epsilon, count) for count in grid.answers]
             lines.append(
                 Line(
                     label=label(strategy), x=grid.answers, y=[b.mean for b in bands], low=[b.low for b in bands],
@@ -358,10 +367,7 @@ def _curve_table(grid: PrivacyGrid, found: Found) -> Table:
         for strategy in grid.strategies:
             if strategy == grid.strategies[0]:
                 heroes.append(len(rows))
-            cells = []
-            for epsilon in grid.epsilons:
-                values = found.get(strategy, point, epsilon, grid.look)
-                cells.append(Cell("–") if values is None else percentile(band([r.tolist() for r in values])))
+            cells = [percentile(found.band(strategy, point, epsilon, grid.look)) for epsilon in grid.epsilons]
             rows.append([label(strategy), *_where(grid, point), *cells])
     columns = ["method", *_where_columns(grid), *(f"ε = {budget(epsilon)}" for epsilon in grid.epsilons)]
     return Table(

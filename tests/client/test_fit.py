@@ -218,3 +218,18 @@ def test_a_gpu_gives_the_same_posterior() -> None:
     there = Evidence(*(tensor.cuda() for tensor in evidence.tensors()))
     here, gpu = (laplace(e, zeros(8), eye(8), CUTS) for e in (evidence, there))
     torch.testing.assert_close(gpu.mean.cpu(), here.mean, atol=1e-8, rtol=0)
+
+
+def test_a_nearly_singular_prior_gives_the_mode_that_its_whitened_twin_gives() -> None:
+    evidence, _ = rated(40, 10, 8, seed=5)
+    basis = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(6)))[0]
+    root = basis @ torch.diag(torch.logspace(-4, 0.5, 8, dtype=torch.float64)) @ basis.T
+    mean = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    fit = laplace(evidence, mean, root @ root, CUTS)
+    # w = mean + R v with v ~ N(0, I); the offset of the mean enters as one more feature whose weight is fixed to 1
+    offset = (evidence.features @ mean).unsqueeze(-1)
+    twin = evidence.with_features(torch.cat([evidence.features @ root, offset], dim=-1))
+    known = torch.cat([zeros(8), torch.ones(1, dtype=torch.float64)])
+    narrow = torch.block_diag(eye(8), torch.full((1, 1), 1e-12, dtype=torch.float64))
+    expected = mean + laplace(twin, known, narrow, CUTS).mean[:, :8] @ root.T
+    assert float((fit.mean - expected).abs().max()) < 1e-6
