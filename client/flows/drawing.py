@@ -17,8 +17,8 @@ from client.flows.judge import Verdicts
 from client.half_blocks import RESET, Depth
 from common.errors import SettingError
 
-YAW, PITCH = 0.42, 0.30  # of the view, radians: mostly along the axis, so that spirals and curves are seen as such
-REACH = 2.05  # half the side of the view; the largest shape of the usual settings fits
+YAW, PITCH = 0.26, 0.17  # of the view, radians: mostly along the axis, so that spirals and curves are seen as such
+REACH = 1.95  # half the side of the view; the largest shape of the usual settings fits
 _RAMP = ("#3b1c8c", "#1f6fd6", "#12a7a0", "#5bb83a", "#e0a80a", "#ef5b2b", "#c2185b")
 GREY = "#8a8f9c"
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # Unicode 15, block U+2800, rows of two

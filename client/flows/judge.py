@@ -56,7 +56,7 @@ class Verdicts:
         distance: to the nearer curve: the root mean square of ``off`` and ``gap``.
         off: from the points to that curve.
         gap: from that curve to the points.
-        turn: angle of that curve in its plane, radians in -pi to pi.
+        turn: angle of that curve in its plane, radians in -pi to pi; of an S-curve in -pi/2 to pi/2.
         size: root mean square radius of the cloud in its plane.
         width: standard deviation along the axis, as a share of the size.
         place: ``(n, points)`` where along the curve each point lies, 0 to 1.
@@ -126,6 +126,9 @@ def _judge(clouds: Tensor, limits: Limits) -> Verdicts:
     pick = kind[None]
     off, gap, turn, distance = (values.gather(0, pick)[0] for values in (off, gap, turn, distance))
     place = place.gather(0, pick[..., None].expand(1, *place.shape[1:]))[0]
+    flipped = (kind == S_CURVE) & (turn.cos() < 0)  # half a turn brings an S onto itself: name the one that stands up
+    turn = torch.where(flipped, turn - math.pi * turn.sign(), turn)
+    place = torch.where(flipped[:, None], 1 - place, place)
     valid = sound & (size > 1e-3) & (off <= limits.off) & (gap <= limits.gap)
     valid &= (width >= limits.narrowest) & (width <= limits.widest)
     return Verdicts(kind, distance, off, gap, turn, size, width, place, valid)

@@ -113,7 +113,7 @@ def _shape(axes: Axes, drawing: Drawing, index: int, *, framed: bool) -> None:
     near = drawing.depth[index][order]
     colours = drawing.colours[index][order]
     colours = torch.lerp(torch.ones_like(colours), colours, (0.45 + 0.55 * near)[:, None])  # what is far fades
-    axes.scatter(x, y, s=7 + 20 * near, c=colours.numpy(), linewidths=0.4, edgecolors=PAPER)
+    axes.scatter(x, y, s=9 + 22 * near, c=colours.numpy(), linewidths=0.4, edgecolors=PAPER)
     axes.set_xlim(-REACH, REACH)
     axes.set_ylim(-REACH, REACH)
     axes.set_xticks([])

@@ -29,7 +29,7 @@ class ScriptSettings:
         injections: of each arm, >= 1.
         samples: shapes judged after each, the same noises for A and every B, >= 16.
         seeds: arms of each sort, >= 1.
-        control: whether arms are run too whose picks are random samples of B.
+        control: whether arms are run too whose picks are random samples of A.
         kind: what the person of the script likes.
         course: how B is taught; its seed is the first.
     """
@@ -180,8 +180,8 @@ def _arm(course: Course, arm: Arm, seed: int, noise: Tensor, before: Verdicts, s
 def _pick(course: Course, arm: Arm, kind: int, luck: torch.Generator) -> tuple[Tensor, int]:
     """What is picked, and after how many sets of proposals."""
     if arm == "control":  # not of the proposals: those are chosen to differ, so rare kinds are more than their share
-        seed = int(torch.randint(2**40, (1,), generator=luck))
-        return course.by_b(course.noise(1, seed))[0], 1
+        anchors = course.anchors()
+        return anchors[int(torch.randint(len(anchors), (1,), generator=luck))], 1
     proposals = course.propose()
     for asked in range(1, _PATIENCE):
         if (index := preferred(proposals, kind)) is not None:
@@ -192,8 +192,6 @@ def _pick(course: Course, arm: Arm, kind: int, luck: torch.Generator) -> tuple[T
 
 def _row(found: Verdicts, arm: Arm, seed: int, injections: int, asked: int, kind: int) -> Row:
     angles = found.turn[found.valid & (found.kind == kind)].double()
-    if kind == S_CURVE:  # half a turn brings it onto itself
-        angles = (angles + torch.pi / 2) % torch.pi - torch.pi / 2
     return Row(
         arm=arm,
         seed=seed,

@@ -51,21 +51,19 @@ class ToySettings:
 
     Attributes:
         injections: picks until it ends, >= 1.
-        shown: shapes of A at the start and of B at the end, >= 1.
-        compared: noises shown before and after, >= 1.
+        shown: shapes of A at the start and of B at the end, and before and after each injection, >= 1.
         counted: samples behind the shares named at the end, >= 16.
     """
 
     injections: int = 3
     shown: int = 6
-    compared: int = 4
     counted: int = 192
 
     def __post_init__(self) -> None:
-        if min(self.injections, self.shown, self.compared) < 1 or self.counted < 16:
+        if min(self.injections, self.shown) < 1 or self.counted < 16:
             raise SettingError(
-                f"injections={self.injections}, shown={self.shown} and compared={self.compared} must be >= 1, "
-                f"counted={self.counted} >= 16; try 3, 6, 4 and 192"
+                f"injections={self.injections} and shown={self.shown} must be >= 1, counted={self.counted} >= 16; "
+                "try 3, 6 and 192"
             )
 
 
@@ -114,6 +112,7 @@ class Toy:
         """
         self.course, self.view, self.settings = course, view, settings
         self._answers, self._folder, self._report = answers, folder, report
+        self._noise = course.noise(settings.shown, 5_000_000_000 + course.settings.seed)  # the same all along
 
     def play(self) -> Outcome:
         """Ask until all picks are made or the person ends it.
@@ -122,13 +121,11 @@ class Toy:
             SettingError: a script holds a word that is no answer.
         """
         course, shown = self.course, self.settings.shown
-        seed = course.settings.seed
-        first = course.noise(shown, 5_000_000_000 + seed)
-        self._show("a", [("", course.by_a(first))], f"{_number(shown)} shapes of A")
+        self._show("a", [("", course.by_a(self._noise))], f"{_number(shown)} shapes of A")
         ended = False
         while course.injections < self.settings.injections and not ended:
             ended = not self._round()
-        self._show("b", [("", course.by_b(first))], f"{_number(shown)} shapes of B, from the same noises as A's")
+        self._show("b", [("", course.by_b(self._noise))], f"{_number(shown)} shapes of B, from the same noises as A's")
         return self._outcome(finished=not ended)
 
     def _round(self) -> bool:
@@ -164,10 +161,9 @@ class Toy:
     def _inject(self, proposals: Tensor, index: int) -> None:
         course, steps = self.course, self.course.settings.teach.steps
         self.view.say(f"shape {index + 1} it is; B learns from it ...")
-        noise = course.noise(self.settings.compared, 6_000_000_000 + course.settings.seed)
         course.inject(proposals[index], lambda done: self._tell(done, steps))
         self._keep()
-        rows = [("A", course.by_a(noise)), (f"B{course.injections}", course.by_b(noise))]
+        rows = [("A", course.by_a(self._noise)), (f"B{course.injections}", course.by_b(self._noise))]
         picks = "1 pick" if course.injections == 1 else f"{course.injections} picks"
         self._show(f"taught-{course.injections}", rows, f"The same noises under A, and under B after {picks}")
 
