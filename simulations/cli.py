@@ -12,6 +12,9 @@ import typer
 from rich.console import Console
 
 from common.errors import SettingError
+from simulations import scale as scale_command
+from simulations.attacks import cli as attacks
+from simulations.audits import cli as audits
 from simulations.lab import cli as lab
 
 if TYPE_CHECKING:
@@ -19,9 +22,6 @@ if TYPE_CHECKING:
     from common.prior import PopulationPrior
 
 app = typer.Typer(help="Experiments on invented people.", no_args_is_help=True)
-app.command("privacy")(lab.privacy)
-app.command("population")(lab.population)
-app.command("diff")(lab.diff)
 
 
 def _epsilons(values: list[str]) -> tuple[float, ...]:
@@ -66,6 +66,7 @@ def cold_start(
     nodes: Annotated[int, typer.Option(help="Simulated devices; each holds many people.")] = 40,
     seed: Annotated[int, typer.Option(help="Of the first repeat. Privacy noise never has a seed.")] = 0,
     repeats: Annotated[int, typer.Option(help="Independent populations.")] = 1,
+    sets: lab.Set = [],  # noqa: B006
     as_json: Annotated[
         bool, typer.Option("--json", help="Print results.json to standard output, nothing else.")
     ] = False,
@@ -75,6 +76,7 @@ def cold_start(
 
     from client.generators.pack import GeneratorPack
     from simulations.cold_start import ColdStart, Experiment
+    from simulations.lab.assignments import assigned_among
     from simulations.people import AnswerNoise, Population, load_factory
     from simulations.report import headline, results_text, terminal_table, write_report
     from simulations.run_folder import RunFolder
@@ -100,11 +102,13 @@ def cold_start(
         repeats=repeats,
     )
     pack = GeneratorPack.open(generator)
-    if components > pack.components:
-        raise SettingError(f"components={components} is more than the {pack.components} the map of {pack.name} has")
     population = Population(shared=shared, archetypes=archetypes, ideal=ideal, two_peaked=two_peaked)
+    settings, population, noise = assigned_among(sets, settings, population, AnswerNoise())
+    if settings.components > pack.components:
+        raise SettingError(
+            f"components={settings.components} is more than the {pack.components} the map of {pack.name} has"
+        )
     factory = load_factory(people) if people else population
-    noise = AnswerNoise()
     about: dict[str, Any] = {
         **asdict(settings),
         "generator": f"{pack.name} {pack.version} {pack.hash}",
@@ -113,7 +117,8 @@ def cold_start(
     }
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # many small matrices: more threads only wait for each other, long on a busy machine
-    with RunFolder.open(out, "simulate cold-start", about, seeds=range(seed, seed + repeats)) as folder:
+    seeds = range(settings.seed, settings.seed + settings.repeats)
+    with RunFolder.open(out, "simulate cold-start", about, seeds=seeds) as folder:
         results, sheets = Experiment(settings, pack, factory, noise, folder).run()
         page = write_report(folder, results, sheets)
         folder.finish()
@@ -184,6 +189,7 @@ def compare_learners(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first repeat. Privacy noise never has a seed.")] = 0,
     repeats: Annotated[int, typer.Option(help="Independent panels of people.")] = 1,
+    sets: lab.Set = [],  # noqa: B006
     as_json: Annotated[
         bool, typer.Option("--json", help="Print results.json to standard output, nothing else.")
     ] = False,
@@ -201,6 +207,7 @@ def compare_learners(
     from client.generators.pack import GeneratorPack
     from common.prior import PopulationPrior
     from simulations.compare_learners import CompareLearners, Experiment, runnable
+    from simulations.lab.assignments import assigned_among
     from simulations.learners_report import headline, losses, results_text, terminal_tables, write_report
     from simulations.panel import KINDS
     from simulations.people import AnswerNoise, Population, load_factory
@@ -220,16 +227,16 @@ def compare_learners(
         seed=seed,
         repeats=repeats,
     )
-    if prior is not None and train_prior:
+    population = Population(shared=shared, archetypes=archetypes)
+    settings, population, noise = assigned_among(sets, settings, population, AnswerNoise())
+    if prior is not None and settings.train_prior:
         raise SettingError("--prior and --train-prior exclude each other; give one of them")
     packs = [GeneratorPack.open(name) for name in _names(generator)]
     if len({pack.hash for pack in packs}) != len(packs) or not packs:
         raise SettingError("--generator must name one or more different packs")
     found = None if prior is None else PopulationPrior.load(prior)
-    entries, skipped = runnable(_names(learners), with_prior=found is not None or train_prior)
-    population = Population(shared=shared, archetypes=archetypes)
+    entries, skipped = runnable(_names(learners), with_prior=found is not None or settings.train_prior)
     factory = load_factory(plug_in) if plug_in else population
-    noise = AnswerNoise()
     about: dict[str, Any] = {
         **asdict(settings),
         "generators": [f"{pack.name} {pack.version} {pack.hash}" for pack in packs],
@@ -239,7 +246,8 @@ def compare_learners(
     }
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # many small matrices: more threads only wait for each other, long on a busy machine
-    with RunFolder.open(out, "simulate compare-learners", about, seeds=range(seed, seed + repeats)) as folder:
+    seeds = range(settings.seed, settings.seed + settings.repeats)
+    with RunFolder.open(out, "simulate compare-learners", about, seeds=seeds) as folder:
         console = Console(stderr=as_json)
         for line in skipped:
             console.print(line, highlight=False, soft_wrap=True)
@@ -257,3 +265,12 @@ def compare_learners(
         for line in losses(results):
             console.print(f"  {line}", highlight=False, soft_wrap=True)
         console.print(f"\nreport  {page}", highlight=False, soft_wrap=True)
+
+
+# Each of these modules imports heavy libraries inside its commands only.
+app.command("privacy")(lab.privacy)
+app.command("population")(lab.population)
+app.command("scale")(scale_command.scale)
+app.command("audit")(audits.audit)
+app.command("attack")(attacks.attack)
+app.command("diff")(lab.diff)
