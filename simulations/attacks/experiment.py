@@ -103,7 +103,7 @@ def run(
     folder = RunFolder.open(out, "simulate attack", dataclasses.asdict(settings), seeds=[settings.ground.seed])
     cells = _cells(settings)
     try:
-        with Stages({cell.name: cell.work for cell in cells}, quiet=quiet) as stages:
+        with Stages({cell.label: cell.work for cell in cells}, quiet=quiet) as stages:
             values = compute_all(cells, partial(compute, settings), folder, stages, jobs=jobs)
     except BaseException:
         folder.close()

@@ -117,8 +117,8 @@ class AuditSettings:
         )
 
     def allowed(self) -> int:
-        """Runs of the honest build that may be flagged by chance: more has probability below 0.001 at ``alpha``."""
-        return int(binom.ppf(0.999, self.repeats, self.alpha))
+        """Runs of the honest build that may be flagged by chance: more has probability below 0.002 at ``alpha``."""
+        return int(binom.ppf(0.998, self.repeats, self.alpha))
 
 
 def quick(settings: AuditSettings) -> AuditSettings:
@@ -164,7 +164,7 @@ def carry_out(settings: AuditSettings, folder: RunFolder, *, jobs: int = 1, quie
         quiet: print no progress.
     """
     cells = _cells(settings)
-    with Stages({cell.name: cell.work for cell in cells}, quiet=quiet) as stages:
+    with Stages({cell.label: cell.work for cell in cells}, quiet=quiet) as stages:
         values = compute_all(cells, partial(compute, settings), folder, stages, jobs=jobs)
     verdicts: list[dict[str, Any]] = []
     power: list[dict[str, Any]] = []
