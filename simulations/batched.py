@@ -30,7 +30,7 @@ from simulations.crowd import Answers, Crowd
 from simulations.mechanisms import Mechanism
 from simulations.strategies.base import State, Strategy, Task, statement_of
 
-CHUNK, CHUNK_ON_GPU = 256, 65_536
+CHUNK, CHUNK_ON_GPU = 512, 65_536
 """People worked on together where nothing else is asked for: what a cache holds, and what keeps a GPU busy."""
 _LARGEST_SUM = 2.0**61  # as in server.rounds: an int64 sum and its noise cannot wrap around
 

@@ -65,6 +65,7 @@ def _speed(numbers: dict[str, Any]) -> Table:
         columns=["", "value"],
         rows=[
             ["people per second, made up and fitted", f"{rate:,.0f}" if measured else "all done before"],
+            ["the same per second of processor time", f"{numbers['people_per_cpu_second']:,.0f}" if measured else None],
             ["share of the arithmetic limit", f"{numbers['share_of_flops']:.1%}" if measured else None],
             ["share of the bandwidth limit", f"{numbers['share_of_bandwidth']:.1%}" if measured else None],
             ["arithmetic limit", f"{numbers['flops'] / 1e9:,.0f} GFLOP/s"],

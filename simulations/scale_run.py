@@ -156,6 +156,7 @@ class Outcome:
         newcomers: one row for each number of answers: percentile and held-out log likelihood, with and without prior.
         machine: what it can do at best.
         rate: people per second over all rounds that ran in this process, made up, fitted, added and noised.
+        cpu_rate: the same per second of processor time, which others on the machine take less from.
         peak_memory: bytes.
         chunk: people worked on together at the end.
     """
@@ -165,6 +166,7 @@ class Outcome:
     newcomers: list[dict[str, float]]
     machine: machine.Machine
     rate: float
+    cpu_rate: float
     peak_memory: int
     chunk: int
 
@@ -198,6 +200,7 @@ def run(
     before = _kept(settings, folder, world)
     chunks = [speed.chunk]
     done = settings.people * (0 if before is None else len(before.rounds))
+    began = time.process_time()
     with Pace(settings.people * settings.rounds, done, quiet=quiet) as pace:
         keeper = _Keeper(settings, folder, pace, chunks)
         trained = train(
@@ -210,6 +213,7 @@ def run(
             watch=keeper.watch(0 if before is None else len(before.rounds)),
             after=before,
         )
+    worked = time.process_time() - began
     made = settings.learner.prior(trained.state, world.pack, trained.statement, keeper.releases(trained))
     made.save(folder.path("prior"))
     new = dataclasses.replace(crowd, world=world.to(torch.device("cpu"), torch.float64)).newcomers(settings.new_people)
@@ -219,6 +223,7 @@ def run(
         newcomers=list(_meet(settings, trained.state, world, new)),
         machine=can,
         rate=keeper.rate,
+        cpu_rate=keeper.people / worked if keeper.people else math.nan,
         peak_memory=machine.peak_memory(device),
         chunk=chunks[-1],
     )
@@ -332,6 +337,7 @@ def summary(settings: Scale, outcome: Outcome) -> dict[str, Any]:
         "rounds": len(rounds),
         "releases": sum(record.released for record in rounds),
         "people_per_second": rate,
+        "people_per_cpu_second": outcome.cpu_rate,
         "seconds": sum(record.seconds for record in rounds),
         "share_of_flops": rate * settings.operations() / can.flops,
         "share_of_bandwidth": rate * settings.traffic() / can.bandwidth,

@@ -25,8 +25,9 @@ from client.ratings import Kind
 from common.update import svec
 
 MAX_STEPS = 60
+_TOGETHER = 7  # steps of everybody, before those who are left go on alone
 _NEAR = 0.5  # a decrement below this, in nats, bends the posterior by so little that a factor may serve again
-_CLOSE = {torch.float64: 1e-18, torch.float32: 1e-7}  # a decrement that leaves less than rounding to be gained
+_CLOSE = {torch.float64: 1e-18, torch.float32: 1e-8}  # a decrement that leaves less than rounding to be gained
 
 
 def table(features: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
@@ -65,17 +66,30 @@ def statistics(evidence: Evidence, thresholds: Tensor) -> Tensor:
 
 
 def _mode(objective: _Objective) -> tuple[Tensor, Tensor]:
-    """``(people, p)`` where each person's log posterior is highest, and the curvature there; damped Newton steps.
+    """``(people, p)`` where each person's log posterior is highest, and the curvature there.
 
-    A step that would not gain is halved for whoever it concerns (Armijo's rule; Boyd & Vandenberghe 2004, 9.2). The
-    kept factor is that of another point, so those steps converge linearly, by the relative change of the curvature.
+    Everybody together takes two Newton steps and some with the factor of the second, which is enough for most; the
+    few who are left go on by themselves.
     """
-    t = objective.x.new_zeros(objective.x.shape[0], objective.x.shape[-1])
+    start = objective.x.new_zeros(objective.x.shape[0], objective.x.shape[-1])
+    t, bend, decrement = _ascend(objective, start, factors=2, steps=_TOGETHER)
+    left = (decrement >= _CLOSE[t.dtype]).nonzero().squeeze(1)
+    if len(left):
+        t[left], bend[left], _ = _ascend(objective.select(left), t[left], factors=MAX_STEPS, steps=MAX_STEPS)
+    return t, bend
+
+
+def _ascend(objective: _Objective, t: Tensor, *, factors: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Damped Newton steps, the last ones with a kept factor; the point, the curvature, and the last decrement.
+
+    A step that would not gain is halved for whoever it concerns (Armijo's rule; Boyd & Vandenberghe 2004, 9.2). A kept
+    factor is that of another point, so its steps converge linearly, by the relative change of the curvature.
+    """
     close, worst, lower = _CLOSE[t.dtype], float("inf"), None
     value, slope, bend = objective.at(t)
-    for _ in range(MAX_STEPS):
-        if lower is None or worst > _NEAR:
-            lower = torch.linalg.cholesky(objective.hessian(bend))
+    for _ in range(steps):
+        if lower is None or (factors and worst > _NEAR):
+            lower, factors = torch.linalg.cholesky(objective.hessian(bend)), factors - 1
         gradient = objective.gradient(t, slope)
         step = torch.cholesky_solve(gradient.unsqueeze(-1), lower).squeeze(-1)
         decrement = (gradient * step).sum(-1)
@@ -83,9 +97,9 @@ def _mode(objective: _Objective) -> tuple[Tensor, Tensor]:
         before, worst = worst, float(decrement.max())
         if worst < close:
             break
-        if worst > 0.25 * before:  # not the progress that was hoped for
+        if factors and worst > 0.25 * before:  # not the progress that was hoped for
             lower = None
-    return t, bend
+    return t, bend, decrement
 
 
 def _climb(
@@ -111,6 +125,10 @@ class _Objective:
         self.shape = evidence.features.shape[:3]
         rows = evidence.features.flatten(1, 2)
         self.x, self.base = rows[..., :-1], rows[..., -1]
+
+    def select(self, people: Tensor) -> _Objective:
+        """Of some of the people."""
+        return _Objective(self.evidence.select(people), self.thresholds)
 
     def at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Value ``(people,)``, and slope and bend of the likelihood in the scores."""
@@ -144,7 +162,11 @@ class _Likes(_Objective):
     """Answers that are all of the form ``log sigmoid(sign * score)``, one score each."""
 
     def __init__(self, rows: Tensor, sign: Tensor, weight: Tensor) -> None:
-        self.x, self.base, self.sign, self.weight = rows[..., :-1], rows[..., -1], sign, weight
+        self.rows, self.sign, self.weight = rows, sign, weight
+        self.x, self.base = rows[..., :-1], rows[..., -1]
+
+    def select(self, people: Tensor) -> _Likes:
+        return _Likes(self.rows[people], self.sign[people], self.weight[people])
 
     def likelihood(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         signed = scores * self.sign
