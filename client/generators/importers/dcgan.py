@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.generators.importers.adapting import known_settings
 from client.generators.importers.base import Imported, Importer, ImportSettings
 from client.generators.importers.gan import Drawn, imported, peek, weights_of
+from client.generators.importers.restricted_pickle import damage_of
 from client.generators.importers.weights import Weights, batch_norm
 from common.errors import SettingError, UnreadableModel
 
@@ -79,6 +81,7 @@ def _convolution(weights: Weights, name: str, inputs: int) -> tuple[Tensor, Tens
 
 def read(path: Path, settings: ImportSettings) -> Imported:
     """Read a DCGAN state dict; see `Importer.read`."""
+    known_settings(settings.settings, IMPORTER.settings)
     last, slope = settings.settings.get("last", "tanh"), settings.settings.get("slope", "0")
     if last not in _LAST:
         raise SettingError(f"last={last!r} is unknown; known: {', '.join(_LAST)}")
@@ -88,7 +91,7 @@ def read(path: Path, settings: ImportSettings) -> Imported:
         raise SettingError(f"slope={slope!r} must be a number such as 0.2") from error
     if not 0 <= leak < 1:
         raise SettingError(f"slope={leak} must lie between 0 and 1")
-    with torch.no_grad():
+    with torch.no_grad(), damage_of(path.name):
         weights, _ = weights_of(path)
         return imported(build(weights, leak, last), path, settings)
 

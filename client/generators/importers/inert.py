@@ -48,11 +48,11 @@ _DICTS = frozenset({"OrderedDict", "EasyDict", "defaultdict", "dict"})
 
 @dataclass(slots=True, eq=False)
 class Storage:
-    """Flat memory of a tensor: what the file claims about it, and its bytes once they were found."""
+    """Flat memory of a tensor: what the file claims about it, and its numbers once they were found."""
 
     dtype: torch.dtype
     elements: int
-    content: bytes | None = None
+    flat: Tensor | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -156,7 +156,7 @@ def arguments(stored: StoredModule) -> dict[str, Any]:
 def tensor(value: Any, what: str) -> Tensor:
     """Read a tensor.
 
-    Guarantee: it owns exactly its elements, so a small file cannot claim a huge tensor.
+    Guarantee: its storage holds all its elements, so a small file cannot claim a huge tensor; nothing is copied.
 
     Raises:
         UnreadableModel: not a tensor, or with a shape its storage cannot hold.
@@ -175,10 +175,12 @@ def tensor(value: Any, what: str) -> Tensor:
 def _flat(value: Any, what: str) -> Tensor:
     """All elements of a storage."""
     if isinstance(value, Inert) and value.name.name == "_load_from_bytes" and value.args:
-        value = read_legacy(io.BytesIO(_raw(value.args[0])), what)
-    if not isinstance(value, Storage) or value.content is None:
+        if value.state is None:  # read once, however many tensors share it
+            value.state = read_legacy(io.BytesIO(_raw(value.args[0])), what)
+        value = value.state
+    if not isinstance(value, Storage) or value.flat is None:
         raise UnreadableModel(f"the numbers of {what} are missing; get the file again")
-    return torch.frombuffer(bytearray(value.content), dtype=value.dtype) if value.elements else torch.empty(0)
+    return value.flat
 
 
 def _strided(flat: Tensor, offset: Any, size: Any, stride: Any, what: str) -> Tensor:
@@ -189,7 +191,7 @@ def _strided(flat: Tensor, offset: Any, size: Any, stride: Any, what: str) -> Te
     last = offset + sum((n - 1) * step for n, step in zip(shape, steps, strict=True)) if elements else -1
     if elements > flat.numel() or last >= flat.numel():
         raise UnreadableModel(f"{what} claims {elements} numbers of the {flat.numel()} there are; get the file again")
-    return flat.as_strided(shape, steps, offset).clone(memory_format=torch.contiguous_format)
+    return flat.as_strided(shape, steps, offset)
 
 
 def _dimensions(value: Any, what: str) -> tuple[int, ...]:
@@ -278,4 +280,5 @@ def fill(storage: Storage, content: bytes, what: str) -> None:
     expected = storage.elements * storage.dtype.itemsize
     if len(content) != expected:
         raise UnreadableModel(f"{what} is cut short: {len(content)} bytes instead of {expected}; get the file again")
-    storage.content = content
+    empty = torch.empty(0, dtype=storage.dtype)
+    storage.flat = torch.frombuffer(bytearray(content), dtype=storage.dtype) if content else empty

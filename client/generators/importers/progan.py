@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.generators.importers.adapting import known_settings
 from client.generators.importers.base import Imported, Importer, ImportSettings
 from client.generators.importers.gan import Drawn, doubled, imported, peek, weights_of
 from client.generators.importers.inert import mapping, number
-from client.generators.importers.restricted_pickle import Inert
+from client.generators.importers.restricted_pickle import Inert, damage_of
 from client.generators.importers.weights import Weights
 from common.errors import SettingError, UnreadableModel
 
@@ -153,7 +154,8 @@ def noted_alpha(saved: object) -> float:
 
 def read(path: Path, settings: ImportSettings) -> Imported:
     """Read a ProGAN state dict; see `Importer.read`."""
-    with torch.no_grad():
+    known_settings(settings.settings, IMPORTER.settings)
+    with torch.no_grad(), damage_of(path.name):
         weights, saved = weights_of(path)
         written = settings.settings.get("alpha")
         try:

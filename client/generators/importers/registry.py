@@ -9,6 +9,10 @@ from client.generators.importers.base import Importer, head_of
 from common.errors import SettingError, UnreadableModel
 
 MODULES = {
+    "stylegan": "client.generators.importers.stylegan",
+    "stackgan": "client.generators.importers.stackgan",
+    "progan": "client.generators.importers.progan",
+    "dcgan": "client.generators.importers.dcgan",
     "onnx": "client.generators.importers.onnx_file",
     "torch": "client.generators.importers.torch_module",
 }

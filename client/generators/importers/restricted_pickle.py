@@ -14,11 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from common.errors import UnreadableModel
+from common.errors import PlglError, UnreadableModel
 
-# Modules whose names occur in honest checkpoints. Nothing of them is imported: the list only serves to refuse a file
-# that names anything else, because such a file was made to harm.
-_KNOWN_ROOTS = frozenset({"torch", "torch_utils", "dnnlib", "training", "models", "numpy", "collections"})
+# Modules whose names occur in honest checkpoints: tensors, and settings of the training. Nothing of them is imported:
+# the list only serves to refuse a file that names anything else, because such a file was made to harm.
+_KNOWN_ROOTS = frozenset(
+    {
+        *("torch", "torch_utils", "dnnlib", "training", "models", "numpy", "collections"),
+        *("argparse", "pathlib", "datetime", "omegaconf", "easydict", "yacs", "addict", "__main__"),
+    }
+)
 _KNOWN_NAMES = frozenset(
     {
         ("_codecs", "encode"),
@@ -118,7 +123,7 @@ def damage_of(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except UnreadableModel:
+    except PlglError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError, struct.error) as error:
         raise UnreadableModel(f"{what} is damaged or of another kind ({error}); get the file again") from error

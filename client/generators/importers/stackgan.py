@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from client.generators.importers.adapting import known_settings
 from client.generators.importers.base import Imported, Importer, ImportSettings
 from client.generators.importers.gan import Drawn, doubled, imported, peek, weights_of
+from client.generators.importers.restricted_pickle import damage_of
 from client.generators.importers.weights import Weights, batch_norm
 from common.errors import SettingError, UnreadableModel
 
@@ -129,10 +131,11 @@ def build(weights: Weights, branch: int | None) -> Drawn:
 
 def read(path: Path, settings: ImportSettings) -> Imported:
     """Read a StackGAN-v2 state dict; see `Importer.read`."""
+    known_settings(settings.settings, IMPORTER.settings)
     written = settings.settings.get("branch")
     if written is not None and not written.isdigit():
         raise SettingError(f"branch={written!r} must be a number from 1; leave it out for the largest picture")
-    with torch.no_grad():
+    with torch.no_grad(), damage_of(path.name):
         weights, _ = weights_of(path)
         return imported(build(weights, None if written is None else int(written)), path, settings)
 

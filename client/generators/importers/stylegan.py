@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from client.generators.importers.adapting import condition_of, known_settings
 from client.generators.importers.base import Imported, Importer, ImportSettings, origin_of
 from client.generators.importers.inert import LIMITS, StoredModule, mapping, module
 from client.generators.importers.restricted_pickle import Inert, damage_of, read_pickle
@@ -137,7 +138,7 @@ class StyleGan(nn.Module):
             return [None] * len(self.convolutions)
         if self.noise_mode == "const":
             return [each.get_buffer("noise") if each.noisy else None for each in self.convolutions]
-        parts = iter(noise.split([each.side**2 for each in self.convolutions if each.noisy]))
+        parts = iter(torch.split(noise, [each.side**2 for each in self.convolutions if each.noisy]))
         return [next(parts).reshape(each.side, each.side) if each.noisy else None for each in self.convolutions]
 
 
@@ -192,6 +193,7 @@ def read_generator(path: Path) -> StoredModule:
 
 def read(path: Path, settings: ImportSettings) -> Imported:
     """Read a StyleGAN2-ADA or StyleGAN3 file; see `Importer.read`."""
+    known_settings(settings.settings, IMPORTER.settings)
     chosen = StyleGanSettings.of(settings)
     with torch.no_grad(), damage_of(path.name):
         network = build(read_generator(path), path.name, chosen)
@@ -222,20 +224,16 @@ def _conditions(labels: int) -> tuple[Condition, ...]:
 
 
 def _label(settings: ImportSettings, labels: int) -> Tensor:
-    """The default label, one-hot: class 0 unless ``label=3`` or ``label=0.5,0.5`` says another."""
-    written = settings.conditions.get("label", "0")
-    if "label" in settings.conditions and not labels:
-        raise SettingError(f"label={written} is for a network with classes, and this one has none; leave it out")
-    value = torch.zeros(labels)
-    try:
-        numbers = [float(part) for part in written.split(",")]
-    except ValueError as error:
-        raise SettingError(f"label={written!r} must be a class number or {labels} numbers with commas") from error
-    if len(numbers) == labels and labels > 1:
-        return torch.tensor(numbers)
-    if len(numbers) != 1 or (labels and not (numbers[0].is_integer() and 0 <= numbers[0] < labels)):
-        raise SettingError(f"label={written} must be a class number from 0 to {labels - 1}, or {labels} numbers")
-    value[int(numbers[0]) : int(numbers[0]) + 1] = 1.0
+    """The default label: class 0 unless the person wrote ``3/10`` (the fourth of ten) or the numbers themselves."""
+    if unknown := sorted(set(settings.conditions) - {"label"}):
+        raise SettingError(f"--condition {unknown[0]} is unknown here; the only condition of StyleGAN is label")
+    if not labels:
+        if "label" in settings.conditions:
+            raise SettingError("this network has no classes; leave --condition label out")
+        return torch.zeros(0)
+    condition, value = condition_of("label", settings.conditions.get("label", f"0/{labels}"))
+    if condition.shape != (labels,):
+        raise SettingError(f"the label has {labels} entries, not {condition.shape[0]}; write it as 0/{labels}")
     return value
 
 

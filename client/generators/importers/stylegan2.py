@@ -49,7 +49,7 @@ class StyledConvolution(nn.Module):
         taps = resampling_filter(weights, f"{name}.resample_filter")
         before, after = (taps.shape[0] + 1) // 2 + 1 - kernel, (taps.shape[0] - 2) // 2 + 2 - kernel
         padded = (self.padding + before, self.padding + after)
-        self.smooth = Fir(taps, before=padded[0], after=padded[1], gain=4.0) if up == 2 else None
+        self.smooth = Fir(taps, self.outputs, before=padded[0], after=padded[1], gain=4.0) if up == 2 else None
         self.noisy = bool(about.attributes.get("use_noise", True))
         if self.noisy:
             self.register_buffer("noise", weights.take(f"{name}.noise_const", self.side, self.side))
@@ -91,7 +91,9 @@ class Colours(nn.Module):
 class Block(nn.Module):
     """One resolution: a start or a doubling convolution, one more convolution, and the picture so far."""
 
-    def __init__(self, stored: StoredModule, weights: Weights, name: str, *, inputs: int, styles: int) -> None:
+    def __init__(
+        self, stored: StoredModule, weights: Weights, name: str, *, inputs: int, styles: int, channels: int
+    ) -> None:
         super().__init__()
         about = stored.find(name) or StoredModule("", {})
         architecture = about.attributes.get("architecture", "skip")
@@ -99,8 +101,6 @@ class Block(nn.Module):
             raise UnreadableModel(f"{weights.what} has the architecture {architecture!r}, not one of {_ARCHITECTURES}")
         side = whole(about, "resolution", weights.what)
         taps = resampling_filter(weights, f"{name}.resample_filter")
-        length = taps.shape[0]
-        self.enlarge = Fir(taps, up=2, before=(length + 1) // 2, after=(length - 2) // 2, gain=4.0)
         self.first: StyledConvolution | None = None
         self.residual = architecture == "resnet" and inputs > 0
         if inputs:
@@ -112,13 +112,16 @@ class Block(nn.Module):
         gain = math.sqrt(0.5) if self.residual else 1.0
         self.second = StyledConvolution(stored, weights, f"{name}.conv1", inputs=middle, styles=styles, gain=gain)
         self.outputs = self.second.outputs
+        edges = {"before": (taps.shape[0] + 1) // 2, "after": (taps.shape[0] - 2) // 2}
         if self.residual:
+            self.enlarge_features = Fir(taps, self.outputs, up=2, gain=4.0, **edges)
             weights.ignore(f"{name}.skip.resample_filter")  # the same as the block's
             shortcut = weights.take(f"{name}.skip.weight", self.outputs, inputs, 1, 1) * math.sqrt(0.5 / inputs)
             self.register_buffer("shortcut", shortcut)
         coloured = about.attributes.get("is_last", False) or architecture == "skip"
         colours = Colours(stored, weights, f"{name}.torgb", inputs=self.outputs, styles=styles) if coloured else None
         self.colours = colours
+        self.enlarge = Fir(taps, channels, up=2, gain=4.0, **edges) if inputs and channels else None
 
     @property
     def convolutions(self) -> list[StyledConvolution]:
@@ -135,8 +138,8 @@ class Block(nn.Module):
             before = x
             x = self.second(self.first(x, styles[0], next(noise)), styles[1], next(noise))
             if self.residual:
-                x = x + self.enlarge(functional.conv2d(before, self.get_buffer("shortcut")))
-        picture = None if picture is None else self.enlarge(picture)
+                x = x + self.enlarge_features(functional.conv2d(before, self.get_buffer("shortcut")))
+        picture = None if picture is None or self.enlarge is None else self.enlarge(picture)
         if self.colours is not None:
             colours = self.colours(x, styles[len(self.convolutions)])
             picture = colours if picture is None else picture + colours
@@ -156,17 +159,22 @@ class Synthesis2(nn.Module):
     def __init__(self, stored: StoredModule, weights: Weights) -> None:
         super().__init__()
         about = stored.find("synthesis") or StoredModule("", {})
-        self.side, self.width = (whole(about, name, weights.what) for name in ("img_resolution", "w_dim"))
+        self.side, self.width = (whole(about, each, weights.what) for each in ("img_resolution", "w_dim"))
+        self.channels = whole(about, "img_channels", weights.what)
         if self.side < 4 or self.side & (self.side - 1):
             raise UnreadableModel(f"{weights.what} draws {self.side} pixels, which is no power of two from 4 up")
         blocks, inputs = [], 0
         for side in (1 << i for i in range(2, self.side.bit_length())):
-            blocks.append(Block(stored, weights, f"synthesis.b{side}", inputs=inputs, styles=self.width))
+            blocks.append(
+                Block(stored, weights, f"synthesis.b{side}", inputs=inputs, styles=self.width, channels=self.channels)
+            )
             inputs = blocks[-1].outputs
         last = blocks[-1].colours
-        if last is None:
-            raise UnreadableModel(f"{weights.what} has no colours in its last block; get the file again")
-        self.blocks, self.channels = nn.ModuleList(blocks), last.outputs
+        if last is None or last.outputs != self.channels:
+            raise UnreadableModel(
+                f"{weights.what} has no {self.channels} colours in its last block; get the file again"
+            )
+        self.blocks = nn.ModuleList(blocks)
         self.convolutions = [each for block in blocks for each in block.convolutions]
         self.counts = [len(block.convolutions) for block in blocks]
         self.styles = len(self.convolutions) + 1

@@ -249,8 +249,10 @@ class AliasFreeLayer(nn.Module):
         self.input_gain = float(magnitude.clamp_min(_TINY).rsqrt())
         self.register_buffer("bias", weights.take(f"{name}.bias", plan.outputs)[:, None, None])
         up_filter = _taps(weights, f"{name}.up_filter", plan.up_taps)
-        self.raise_rate = Fir(up_filter, up=plan.up, before=plan.before, after=plan.after, gain=float(plan.up**2))
-        self.lower_rate = Fir(_taps(weights, f"{name}.down_filter", plan.down_taps), down=plan.down)
+        self.raise_rate = Fir(
+            up_filter, plan.outputs, up=plan.up, before=plan.before, after=plan.after, gain=float(plan.up**2)
+        )
+        self.lower_rate = Fir(_taps(weights, f"{name}.down_filter", plan.down_taps), plan.outputs, down=plan.down)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """``(n, i, h, w)`` and ``(n, s)`` to ``(n, o, h', w')``."""

@@ -19,11 +19,12 @@ class Fir(nn.Module):
     """One step of resampling with a fixed filter.
 
     Equals, per channel: ``up - 1`` zeros after each pixel, ``before`` and ``after`` zeros around (negative: cropped),
-    true convolution with the filter where it fits, every ``down``-th pixel. The zeros are never made: each of the ``up``
-    phases is a short convolution of the pixels there are.
+    true convolution with the filter where it fits, every ``down``-th pixel. The zeros are never made: each of the
+    ``up`` phases is a short convolution of the pixels there are.
 
     Args:
         taps: ``(t,)`` for a separable filter, ``(t, t)`` otherwise.
+        channels: ``c`` of the pictures.
         up: zeros are inserted to this factor.
         down: every ``down``-th pixel is kept.
         before: padding above and to the left, at the higher rate.
@@ -35,7 +36,15 @@ class Fir(nn.Module):
     """
 
     def __init__(
-        self, taps: Tensor, *, up: int = 1, down: int = 1, before: int = 0, after: int = 0, gain: float = 1.0
+        self,
+        taps: Tensor,
+        channels: int,
+        *,
+        up: int = 1,
+        down: int = 1,
+        before: int = 0,
+        after: int = 0,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         if taps.ndim not in (1, 2) or taps.shape[0] != taps.shape[-1]:
@@ -46,33 +55,37 @@ class Fir(nn.Module):
         self.up, self.down, self.before, self.after, self.taps = up, down, before, after, int(taps.shape[0])
         self.separable = row is not None
         if row is None:
-            kernel = taps.double().flip(0, 1) * gain  # conv2d correlates
+            square = taps.double().flip(0, 1) * gain  # conv2d correlates
+            self.register_buffer("square", square.float()[None, None].repeat(channels, 1, 1, 1))
         else:
-            kernel, self.first = _phases(row * gain**0.5, up, self.taps - 1 - before)
-        self.register_buffer("kernel", kernel.float())
+            kernel, self.first = _phases((row * gain**0.5).float(), up, self.taps - 1 - before)
+            self.seen = kernel.shape[1]
+            self.register_buffer("rows", kernel[:, None, :, None].repeat(channels, 1, 1, 1))
+            self.register_buffer("columns", kernel[:, None, None, :].repeat(channels * up, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, c, h, w)`` to ``(n, c, h', w')`` with ``h' = ceil((h * up + before + after - t + 1) / down)``."""
-        channels, kernel = x.shape[1], self.get_buffer("kernel")
         if not self.separable:
-            x = _pad(x, (self.before, self.after), (self.before, self.after))
-            weight = kernel[None, None].repeat(channels, 1, 1, 1)
-            return functional.conv2d(x, weight, stride=self.down, groups=channels)
+            x, square = _pad(x, (self.before, self.after), (self.before, self.after)), self.get_buffer("square")
+            return functional.conv2d(x, square, stride=self.down, groups=square.shape[0])
         lengths = [side * self.up + self.before + self.after - self.taps + 1 for side in x.shape[2:]]
         x = _pad(x, *(self._edges(side, length) for side, length in zip(x.shape[2:], lengths, strict=True)))
         step = self.down if self.up == 1 else 1
         # Rows, then columns: so the phases lie in the order that pixel_shuffle wants, and are woven together only once.
-        for weight, stride in ((kernel[:, None, :, None], (step, 1)), (kernel[:, None, None, :], (1, step))):
-            groups = x.shape[1]
-            x = functional.conv2d(x, weight.repeat(groups, 1, 1, 1), stride=stride, groups=groups)
+        rows, columns = self.get_buffer("rows"), self.get_buffer("columns")
+        x = functional.conv2d(x, rows, stride=(step, 1), groups=rows.shape[0] // self.up)
+        x = functional.conv2d(x, columns, stride=(1, step), groups=columns.shape[0] // self.up)
         if self.up == 1:
             return x
-        return functional.pixel_shuffle(x, self.up)[:, :, : lengths[0] : self.down, : lengths[1] : self.down]
+        x = functional.pixel_shuffle(x, self.up)
+        if (x.shape[2], x.shape[3], self.down) == (*lengths, 1):
+            return x
+        return x[:, :, : lengths[0] : self.down, : lengths[1] : self.down]
 
     def _edges(self, side: int, length: int) -> tuple[int, int]:
         """Padding of one axis at the lower rate, so that every phase sees what it needs."""
         steps = -(-length // self.up)
-        return -self.first, self.first + steps + self.get_buffer("kernel").shape[1] - 1 - side
+        return -self.first, self.first + steps + self.seen - 1 - side
 
 
 def _phases(row: Tensor, up: int, offset: int) -> tuple[Tensor, int]:

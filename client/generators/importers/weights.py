@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from client.generators.importers.inert import LIMITS, Storage, fill, mapping, read_legacy, stored, tensor
@@ -18,6 +17,7 @@ from common.errors import UnreadableModel
 
 LARGEST_FILE = 1 << 32
 _SHOWN = 4
+_MOST_NUMBERS = 1 << 30
 
 
 class Weights:
@@ -37,6 +37,8 @@ class Weights:
         self.what = what
         if bombs := [name for name, t in tensors.items() if t.numel() * t.itemsize > t.untyped_storage().nbytes()]:
             raise UnreadableModel(f"{what} claims more numbers than it holds in {_few(bombs)}; get the file again")
+        if (count := sum(t.numel() for t in tensors.values())) > _MOST_NUMBERS:
+            raise UnreadableModel(f"{what} holds {count} numbers, more than {_MOST_NUMBERS}; it is not a generator")
         self._tensors = {name: t.detach().float() for name, t in tensors.items() if t.is_floating_point()}
         self._left = set(self._tensors)
         self._missing: list[str] = []
@@ -87,7 +89,7 @@ class Weights:
             if found
         ]
         if problems:
-            raise UnreadableModel(f"{self.what} is not a {kind} generator: {'; '.join(problems)}. Try another --as")
+            raise UnreadableModel(f"{self.what} is not a {kind} generator: {'; '.join(problems)}; try another --as")
 
     def _note_missing(self, name: str) -> None:
         if name not in self._missing:
@@ -103,10 +105,10 @@ def batch_norm(weights: Weights, name: str, channels: int, eps: float = 1e-5) ->
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Read what ``torch.save`` wrote, without running code of the file.
+    """Read what ``torch.save`` wrote, or a safetensors file, without running code of the file.
 
-    torch's own restricted reader goes first (``weights_only=True``). It refuses files that also hold objects, as a
-    training configuration; those are read once more with every object left inert.
+    Stricter than ``torch.load(weights_only=True)``, which calls some functions a file names: here none is called, so a
+    file may hold a training configuration too, which stays an inert note.
 
     Returns:
         The saved value: dicts, tensors, plain values, and inert notes of everything else.
@@ -115,22 +117,21 @@ def read_checkpoint(path: Path) -> Any:
         UnreadableModel: not a checkpoint, cut short, larger than 4 GiB, or with impossible tensors.
     """
     if path.stat().st_size > LARGEST_FILE:
-        raise UnreadableModel(
-            f"{path.name} has {path.stat().st_size} bytes, more than {LARGEST_FILE}; it is not a generator"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError):
-        return _read_inert(path)
-
-
-def _read_inert(path: Path) -> Any:
+        raise UnreadableModel(f"{path.name} has more than {LARGEST_FILE} bytes; it is not a generator")
     if zipfile.is_zipfile(path):
         return _tensors_of(_read_zip(path), path.name)
     with path.open("rb") as file:
+        if file.read(9)[8:] == b"{":
+            return _read_safetensors(path)
+        file.seek(0)
         return _tensors_of(read_legacy(file, path.name), path.name)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(path))
+    except Exception as error:  # safetensors has an error type of its own, and raises others
+        raise UnreadableModel(f"{path.name} is no safetensors file, or damaged: {error}; get the file again") from error
 
 
 def _read_zip(path: Path) -> Any:
