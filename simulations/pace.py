@@ -17,10 +17,12 @@ class Pace:
     Args:
         total: people to be worked on, each as often as there are rounds.
         done: how many of them an earlier run has worked on.
+        unit: what is counted.
         quiet: print nothing.
     """
 
-    def __init__(self, total: int, done: int = 0, *, quiet: bool = False) -> None:
+    def __init__(self, total: int, done: int = 0, *, unit: str = "people", quiet: bool = False) -> None:
+        self.unit = unit
         self.total, self.done, self.before, self.quiet = total, done, done, quiet
         self.began = self.printed = time.monotonic()
         self.console = Console(stderr=True)
@@ -43,12 +45,12 @@ class Pace:
         self.done += people
         now = time.monotonic()
         rate = (self.done - self.before) / max(now - self.began, 1e-9)
-        self.bar.update(self.task, completed=self.done, description=f"{what}, {rate:,.0f} people/s")
+        self.bar.update(self.task, completed=self.done, description=f"{what}, {rate:,.0f} {self.unit}/s")
         if self.live or self.quiet or now - self.printed < LINE_SECONDS:
             return
         self.printed = now
         left = (self.total - self.done) / rate
-        self.say(f"[{self.done / self.total:4.0%}] {what}, {rate:,.0f} people/s, about {left:.0f} s left")
+        self.say(f"[{self.done / self.total:4.0%}] {what}, {rate:,.0f} {self.unit}/s, about {left:.0f} s left")
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -178,6 +178,7 @@ def run(
     speed: Speed,
     *,
     randomness: Randomness = system_randomness,
+    limits: machine.Machine | None = None,
     quiet: bool = False,
 ) -> Outcome:
     """Do what is not done yet.
@@ -188,9 +189,10 @@ def run(
         device: where people are made up and fitted.
         speed: chunk and threads.
         randomness: of the noise; anything but the system's only in tests.
+        limits: of the device; measured where they are not given.
         quiet: say nothing.
     """
-    can = machine.measure(device, speed.threads)
+    can = limits or machine.measure(device, speed.threads)
     world = _world(settings, folder, quiet)
     there = world.to(device, getattr(torch, settings.precision))
     population = settings.population
@@ -235,7 +237,7 @@ def _world(settings: Scale, folder: RunFolder, quiet: bool) -> World:
     def draw() -> World:
         if settings.generator == ABSTRACT:
             return World.abstract(**sizes)
-        with Pace(settings.pool + settings.unseen, quiet=quiet) as pace:
+        with Pace(settings.pool + settings.unseen, unit="pictures", quiet=quiet) as pace:
             pack = GeneratorPack.open(settings.generator)
             return World.make(pack, **sizes, advance=lambda n: pace.advance(n, "looking at pictures"))
 
