@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+import zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
     with _folder() as folder:
         _place(path, folder, path.name)
         if not _is_safetensors(folder / FILE):
+            _refuse_compressed(folder / FILE, path.name)
             written = 2 * (folder / FILE).stat().st_size + (1 << 20)
             _answer(folder, "tensors", {"written": written}, path.name, limits or Limits())
             (folder / TENSORS).replace(folder / FILE)
@@ -147,6 +149,15 @@ def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
             f"{path.name} holds NaN or infinite weights in {bad[0][:60]!r}; use an earlier checkpoint"
         )
     return found
+
+
+def _refuse_compressed(path: Path, what: str) -> None:
+    """A compressed checkpoint may unfold to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise UnreadableModel(f"{what} is compressed, which torch.save never does; unpack it first")
 
 
 def _is_safetensors(path: Path) -> bool:

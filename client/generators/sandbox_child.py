@@ -13,7 +13,6 @@ import re
 import signal
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +84,6 @@ def first_run(plan: dict[str, Any], content: bytes, rules: Any, onnxruntime: Any
 
 def read_tensors(plan: dict[str, Any], torch: Any, save: Any) -> dict[str, Any]:
     """Read a state dict without running code of the file, and write its tensors as safetensors."""
-    if zipfile.is_zipfile(FILE):
-        with zipfile.ZipFile(FILE) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed, which torch.save never does; unpack it first")
     try:
         loaded = torch.load(FILE, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:  # its advice is to run the file, which is no advice

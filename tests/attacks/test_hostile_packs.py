@@ -150,18 +150,10 @@ def hostile_files(folder: Path, outside: Path) -> dict[str, Hostile]:
         made[name] = Hostile(path, refused, list(options))
 
     put("pickle as StyleGAN", pickle.dumps({"G_ema": Canary(canary)}), ".pkl", "")
-    put(
-        "pickle as weights",
-        pickle.dumps(Canary(canary)),
-        ".pt",
-        "Path.touch, which is not run",
-        "--as",
-        "torch",
-        *module,
-    )
+    put("pickle as weights", pickle.dumps(Canary(canary)), ".pt", "", "--as", "dcgan")
     buffer = BytesIO()
     torch.save({"weight": Canary(canary)}, buffer)
-    put("code in a checkpoint", buffer.getvalue(), ".pt", "Path.touch, which is not run", "--as", "torch", *module)
+    put("code in a checkpoint", buffer.getvalue(), ".pt", "which is not run", "--as", "torch", *module)
     buffer = BytesIO()
     torch.save({"weight": torch.zeros(1).expand(10**6, 10**6), "bias": torch.zeros(768)}, buffer)
     put("expand bomb", buffer.getvalue(), ".pt", "in fewer bytes than that takes", "--as", "torch", *module)
@@ -199,7 +191,7 @@ def hostile_files(folder: Path, outside: Path) -> dict[str, Hostile]:
     with tarfile.open(fileobj=packed, mode="w:gz") as archive_:
         info = tarfile.TarInfo("../outside/canary")
         archive_.addfile(info, BytesIO())
-    put("CVE-2024-5187 tar with traversal", packed.getvalue(), ".tar", "no state dict", *module)
+    put("CVE-2024-5187 tar with traversal", packed.getvalue(), ".tar", "", "--as", "dcgan")
 
     sound = ["--set", "kind=audio", "--set", "sample_rate=8000"]
     put("ConstantOfShape bomb", filled(800_000_000).SerializeToString(), ".onnx", "3200000000 bytes", *sound)
@@ -318,6 +310,7 @@ def test_none_took_a_gigabyte(outcomes: dict[str, dict[str, Any]]) -> None:
     assert 10_000 < most < 1024 * 1024
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python's about odd escapes inside them
 @pytest.mark.parametrize("kind", sorted(set(MODULES) - {"onnx", "torch"}))
 def test_importers_of_checkpoints_refuse_them_too(kind: str, place: Path, files: dict[str, Hostile]) -> None:
     for hostile in files.values():
