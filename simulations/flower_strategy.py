@@ -35,6 +35,7 @@ from common.privacy.clip import clip
 from common.privacy.fixed_point import SCALE, dequantise, quantise, sensitivity
 from common.privacy.statement import PrivacyStatement
 from server.app import server_app
+from server.grid import wait_for_nodes
 from simulations.batched import CHUNK
 from simulations.crowd import Crowd
 from simulations.engines.inline import InlineGrid
@@ -44,6 +45,7 @@ from simulations.strategies.base import State, Strategy, Task, statement_of
 
 ENGINES = ("inline", "ray")
 _TRAIN = "train.sum"
+_APPEAR_SECONDS = 60.0  # for all nodes to be there before the first round; later ones do not wait
 _REFUSED = 2  # Flower's code for an app that raised
 _log = logging.getLogger("plgl.flower")
 
@@ -92,7 +94,8 @@ class FlowerStrategy(FlwrStrategy):
             }
         )
         content = RecordDict({"arrays": arrays, "request": request})
-        return [Message(content, node, _TRAIN, group_id=str(server_round)) for node in grid.get_node_ids()]
+        nodes = wait_for_nodes(grid, self._nodes, _APPEAR_SECONDS if server_round == 1 else 0.0)
+        return [Message(content, node, _TRAIN, group_id=str(server_round)) for node in nodes]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Add up, add noise, move on.

@@ -116,7 +116,9 @@ class FedAvg:
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
         """``(people, P)`` changes of the weights."""
-        return self.classifier.changes(Lesson(evidence, state["thresholds"]), state["weights"], self.steps, self.rate)
+        return self.classifier.changes(
+            Lesson.of(evidence, state["thresholds"]), state["weights"], self.steps, self.rate
+        )
 
     def advance(self, state: State, mean: Tensor, round: int) -> State:
         """One step of the server."""

@@ -69,7 +69,7 @@ class FedRep:
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
         """``(people, h q + h + 1)``: change of the body, then how the person's head differs from the mean one."""
-        lesson, shared = Lesson(evidence, state["thresholds"]), _network(state)
+        lesson, shared = Lesson.of(evidence, state["thresholds"]), _network(state)
         moved = train_network(lesson, shared, steps=self.head_steps, rate=self.rate, body=False)
         change = moved[:, shared.body.numel() :]
         own = Network(body=shared.body, head=shared.head.to(change) + change)

@@ -89,7 +89,7 @@ class ItemDp:
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
         """``(people, q)`` changes of the weights, noise included."""
-        lesson = Lesson(evidence, state["thresholds"])
+        lesson = Lesson.of(evidence, state["thresholds"], mean=False)
         gram = evidence.features @ evidence.features.mT  # (people, t, m, m)
         weights = state["weights"].to(lesson.rows).expand(evidence.people, -1).clone()
         multiplier = self.multiplier
@@ -103,7 +103,7 @@ class ItemDp:
     def _clipped(self, lesson: Lesson, gram: Tensor, weights: Tensor) -> Tensor:
         """``(people, q)`` sum over answers of their clipped gradients."""
         scores = torch.bmm(lesson.rows, weights.unsqueeze(2)).squeeze(2)
-        slope = lesson.slope(scores, lesson.evidence.weight.to(scores)).reshape(gram.shape[:3])
+        slope = lesson.slope(scores).reshape(gram.shape[:3])
         square = (slope.unsqueeze(-2) @ gram @ slope.unsqueeze(-1)).squeeze(-1)  # (people, t, 1)
         factor = (self.rating_bound / (square.clamp(min=0).sqrt() + TINY)).clamp(max=1)
         return torch.bmm((slope * factor).flatten(1).unsqueeze(1), lesson.rows).squeeze(1)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 from client.likelihood import Evidence, score_terms
 from client.ratings import Kind
 
-LINEAR_TOGETHER, NETWORK_TOGETHER = 100, 50
+LINEAR_TOGETHER, NETWORK_TOGETHER = 64, 64
 """People trained together on a CPU, so that what they need stays in its cache. Has no effect on the result."""
 
 
@@ -37,48 +36,48 @@ class Lesson:
     Attributes:
         evidence: what was said; features ``(people, t, m, q)``.
         thresholds: ``(4,)`` cuts between stars.
+        share: ``(people, t)`` weight of each answer.
+        liked: ``(people, t)`` 1 for a like, 0 for a dislike; ``None`` where there are answers of other kinds.
     """
 
     evidence: Evidence
     thresholds: Tensor
+    share: Tensor
+    liked: Tensor | None
 
-    @cached_property
+    @classmethod
+    def of(cls, evidence: Evidence, thresholds: Tensor, *, mean: bool = True) -> Lesson:
+        """A lesson about the mean log likelihood of a person's answers, or about its sum.
+
+        Whoever said nothing learns nothing.
+        """
+        share = evidence.weight.to(evidence.features)
+        if mean:
+            share = share / share.sum(1, keepdim=True).clamp(min=1e-9)
+        likes = evidence.features.shape[2] == 1 and not bool((evidence.kind != int(Kind.LIKE)).any())
+        return cls(evidence, thresholds, share, evidence.value.to(share) if likes else None)
+
+    @property
     def rows(self) -> Tensor:
         """``(people, t m, q)`` features of the items, one row each."""
         return self.evidence.features.flatten(1, 2)
 
-    @cached_property
-    def share(self) -> Tensor:
-        """``(people, t)`` weight of each answer in the mean; zeros for somebody who said nothing."""
-        weight = self.evidence.weight.to(self.rows)
-        return weight / weight.sum(1, keepdim=True).clamp(min=1e-9)
-
-    @cached_property
-    def liked(self) -> Tensor | None:
-        """``(people, t)`` 1 for a like, 0 for a dislike; ``None`` where there are answers of other kinds."""
-        if self.evidence.features.shape[2] != 1 or bool((self.evidence.kind != int(Kind.LIKE)).any()):
-            return None
-        return self.evidence.value.to(self.rows)
-
-    def slope(self, scores: Tensor, share: Tensor | None = None) -> Tensor:
-        """Gradient of a weighted sum of log likelihoods in the scores ``(people, t m)`` of the items, same shape.
-
-        Args:
-            scores: of all items.
-            share: ``(people, t)`` weights of the answers; those of their mean where nothing is said.
-        """
-        share = self.share if share is None else share
+    def slope(self, scores: Tensor) -> Tensor:
+        """Gradient of the weighted log likelihood in the scores ``(people, t m)`` of the items, same shape."""
         if self.liked is not None:
-            return (self.liked - torch.sigmoid(scores)).mul_(share)
+            return torch.sub(self.liked, torch.sigmoid(scores)).mul_(self.share)
         kind, value, _, features, shown = self.evidence.tensors()
-        weighted = Evidence(kind, value, share, features, shown)
+        weighted = Evidence(kind, value, self.share, features, shown)
         return score_terms(weighted, scores.reshape(features.shape[:3]), self.thresholds.to(scores))[1].flatten(1)
 
-    def parts(self, together: int) -> Iterator[Lesson]:
+    def parts(self, together: int) -> Iterator[tuple[slice, Lesson]]:
         """Everybody, so many at a time on a CPU, all at once elsewhere."""
-        if self.evidence.features.device.type != "cpu":
-            together = max(1, self.evidence.people)
-        return (Lesson(part, self.thresholds) for part in self.evidence.chunks(together))
+        people = self.evidence.people
+        size = together if self.share.device.type == "cpu" else max(1, people)
+        for start in range(0, people, size):
+            some = slice(start, min(start + size, people))
+            liked = None if self.liked is None else self.liked[some]
+            yield some, Lesson(self.evidence.select(some), self.thresholds, self.share[some], liked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,19 +122,48 @@ def train_linear(lesson: Lesson, weights: Tensor, *, steps: int, rate: float) ->
     Returns:
         ``(people, q)``, after minus before.
     """
-    return _in_parts(lesson, LINEAR_TOGETHER, lambda part: _linear(part, weights.to(part.rows), steps, rate))
+    weights = weights.to(lesson.share)
+    change = weights.new_zeros(lesson.evidence.people, weights.shape[0])
+    if lesson.liked is not None and change.device.type == "cpu":
+        _linear_likes(lesson.liked, lesson, weights, steps, rate, change)
+        return change
+    for some, part in lesson.parts(LINEAR_TOGETHER):
+        _linear(part, weights, steps, rate, change[some])
+    return change
 
 
-def _linear(lesson: Lesson, weights: Tensor, steps: int, rate: float) -> Tensor:
+def _linear(lesson: Lesson, weights: Tensor, steps: int, rate: float, change: Tensor) -> None:
     rows = lesson.rows
     # Everybody starts from the same weights, so the first scores are one product.
-    scores = first = (rows.flatten(0, 1) @ weights).reshape(rows.shape[:2])
-    change = weights.new_zeros(rows.shape[0], rows.shape[2])
+    scores = first = torch.mv(rows.flatten(0, 1), weights).reshape(rows.shape[:2])
     for step in range(steps):
         if step:
-            scores = _each(rows, change).add_(first)
+            scores = torch.bmm(rows, change.unsqueeze(2)).squeeze(2).add_(first)
         change.add_(torch.bmm(lesson.slope(scores).unsqueeze(1), rows).squeeze(1), alpha=rate)
-    return change
+
+
+def _linear_likes(liked: Tensor, lesson: Lesson, weights: Tensor, steps: int, rate: float, change: Tensor) -> None:
+    """The same for likes on a CPU, by NumPy on the same memory: matrices are so small that calls are what costs.
+
+    The slope of a like is ``liked - sigmoid(r) = (liked - 1/2) - tanh(r / 2) / 2``.
+    """
+    half = (lesson.share * (rate / 2)).numpy()
+    aim, start = half * (2 * liked.numpy() - 1), weights.numpy()
+    everybody, changes = lesson.rows.numpy(), change.numpy()
+    for begin in range(0, len(changes), LINEAR_TOGETHER):
+        some = slice(begin, begin + LINEAR_TOGETHER)
+        rows, moved, pull, size = everybody[some], changes[some], aim[some], half[some]
+        first = (rows.reshape(-1, rows.shape[2]) @ start).reshape(rows.shape[:2])
+        scores, slope = first.copy(), np.empty_like(first)
+        for step in range(steps):
+            if step:
+                np.matmul(rows, moved[:, :, None], out=scores[:, :, None])
+                scores += first
+            np.multiply(scores, 0.5, out=slope)
+            np.tanh(slope, out=slope)
+            slope *= size
+            np.subtract(pull, slope, out=slope)
+            moved += np.matmul(slope[:, None], rows)[:, 0]
 
 
 def train_network(
@@ -154,13 +182,11 @@ def train_network(
     Returns:
         ``(people, h q + h + 1)``, after minus before as ``Network.vector``.
     """
-    heads = network.head.to(lesson.rows).expand(lesson.evidence.people, -1)
-    change = heads.new_empty(heads.shape[0], network.body.numel() + heads.shape[1])
-    start = 0
-    for part in lesson.parts(NETWORK_TOGETHER):
-        people = slice(start, start + part.evidence.people)
-        _network(part, network.body.to(heads), heads[people], steps, rate, (body, head), change[people])
-        start = people.stop
+    weights = network.body.to(lesson.share)
+    heads = network.head.to(lesson.share).expand(lesson.evidence.people, -1)
+    change = heads.new_empty(heads.shape[0], weights.numel() + heads.shape[1])
+    for some, part in lesson.parts(NETWORK_TOGETHER):
+        _network(part, weights, heads[some], steps, rate, (body, head), change[some])
     return change
 
 
@@ -171,17 +197,17 @@ def _network(
     first = (rows.flatten(0, 1) @ body.T).reshape(*rows.shape[:2], -1)  # one product: everybody starts from this W
     shift = _shift(rows)
     combination, inside, back = torch.zeros_like(first), first.relu(), torch.empty_like(first)  # A, see the top
-    weight, bias = heads[:, :-1].clone(), heads[:, -1:].clone()
+    weight, bias, each = heads[:, :-1].clone(), heads[:, -1:].clone(), _Each(inside)
     for step in range(steps):
         if step and moving[0]:
             shift(first, combination, inside).relu_()
-        slope = lesson.slope(_each(inside, weight).add_(bias))
+        slope = lesson.slope(each.times(weight).add_(bias))
         if moving[0]:
             torch.mul(slope.unsqueeze(2), weight.unsqueeze(1), out=back)
             torch.ops.aten.threshold_backward.grad_input(back, inside, 0, grad_input=back)
             combination.add_(back, alpha=rate)
         if moving[1]:
-            weight.add_(torch.bmm(slope.unsqueeze(1), inside).squeeze(1), alpha=rate)
+            weight.add_(each.added(slope), alpha=rate)
             bias.add_(slope.sum(1, keepdim=True), alpha=rate)
     torch.bmm(combination.mT, rows, out=change[:, : body.numel()].view(-1, *body.shape))
     torch.sub(torch.cat([weight, bias], dim=1), heads, out=change[:, body.numel() :])
@@ -195,14 +221,24 @@ def _shift(rows: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return lambda first, combination, out: torch.baddbmm(first, rows, torch.bmm(rows.mT, combination), out=out)
 
 
-def _each(rows: Tensor, vectors: Tensor) -> Tensor:
-    """``(people, r)`` products of each person's rows ``(people, r, q)`` with their vector ``(people, q)``."""
-    if rows.device.type != "cpu":
-        return torch.bmm(rows, vectors.unsqueeze(2)).squeeze(2)
-    # For a matrix times a vector NumPy is three times as fast as torch.bmm; both look at the same memory.
-    return torch.from_numpy(np.matmul(rows.numpy(), vectors.numpy()[:, :, None])[:, :, 0])
+class _Each:
+    """Products of each person's own matrix ``(people, r, q)`` with their own vector.
 
+    On a CPU by NumPy, which looks at the same memory and is two to three times as fast as ``torch.bmm`` at this.
+    """
 
-def _in_parts(lesson: Lesson, together: int, train: Callable[[Lesson], Tensor]) -> Tensor:
-    changes = [train(part) for part in lesson.parts(together)]
-    return torch.cat(changes) if changes else lesson.rows.new_zeros(0, lesson.rows.shape[2])
+    def __init__(self, rows: Tensor) -> None:
+        self._rows = rows
+        self._host = rows.numpy() if rows.device.type == "cpu" else None
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """``(people, r)`` of vectors ``(people, q)``."""
+        if self._host is None:
+            return torch.bmm(self._rows, vectors.unsqueeze(2)).squeeze(2)
+        return torch.from_numpy(np.matmul(self._host, vectors.numpy()[:, :, None])[:, :, 0])
+
+    def added(self, factors: Tensor) -> Tensor:
+        """``(people, q)`` sum of the rows times ``factors`` ``(people, r)``."""
+        if self._host is None:
+            return torch.bmm(factors.unsqueeze(1), self._rows).squeeze(1)
+        return torch.from_numpy(np.matmul(factors.numpy()[:, None], self._host)[:, 0])
