@@ -110,7 +110,7 @@ def _reconstruction(rows: list[dict[str, Any]], control: str) -> Section:
         title="Share of people of whom a rated item is named",
         x_label="people in the sum that the attacker sees (1: no secure aggregation)",
         panels=panels,
-        limits=(0.0, 1.0),
+        limits=(0.0, 1.03),
     )
     return Section(
         title="Reconstruction of what somebody rated",
@@ -193,7 +193,7 @@ def _poisoning(rows: list[dict[str, Any]], control: str) -> Section:
         x_label="malicious members, as a share",
         panels=panels,
         chance=0.5,
-        limits=(0.0, 1.0),
+        limits=(0.0, 1.03),
     )
     across = _across(
         "Share of items below the promoted one, by share of malicious members",

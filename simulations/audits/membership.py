@@ -48,9 +48,9 @@ class Membership:
 
     people: int = 100
     parameters: int = 9
-    ratings: int = 30
+    ratings: int = 20
     trials: int = 2_000
-    shadows: int = 2_000
+    shadows: int = 1_500
 
     def __post_init__(self) -> None:
         if self.people < 2:
@@ -218,7 +218,7 @@ def _population(
 
 
 def _pool(who: Membership) -> int:
-    return max(1_000, 4 * who.people)
+    return max(500, 4 * who.people)
 
 
 def _totals(people: Tensor, count: int, trials: int, generator: torch.Generator) -> Tensor:
