@@ -59,8 +59,8 @@ def test_a_private_prior_foretells_new_people_better_than_their_own_answers(
     assert experiment.guessing == pytest.approx(1 / 3)
     assert abs(right["own-only"][0] - 1 / 3) < 0.1
     assert right["own-only"][2] > right["own-only"][0] + 0.1
-    for point in (0, 1, 2):
-        assert right["eps-2"][point] > right["own-only"][point] + 0.05
+    for point, gain in enumerate((0.1, 0.08, 0.03)):  # six standard deviations of the noise below what is usual
+        assert right["eps-2"][point] > right["own-only"][point] + gain
         assert likelihood["eps-2"][point] > likelihood["own-only"][point]
         assert likelihood["not-private"][point] > likelihood["own-only"][point]
     assert likelihood["not-private"][2] > likelihood["mean-only"][2]  # second moments help once answers come in
