@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from common.errors import SettingError
+from simulations import from_file_cli
 from simulations import scale as scale_command
 from simulations.attacks import cli as attacks
 from simulations.audits import cli as audits
@@ -273,4 +274,5 @@ app.command("population")(lab.population)
 app.command("scale")(scale_command.scale)
 app.command("audit")(audits.audit)
 app.command("attack")(attacks.attack)
+app.command("from-file")(from_file_cli.from_file)
 app.command("diff")(lab.diff)

@@ -1,11 +1,14 @@
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from common.errors import SettingError
+from simulations.cli import app
 from simulations.lab.assignments import assigned, assigned_among
 
 
@@ -76,3 +79,11 @@ def test_a_value_of_another_type_or_out_of_range_is_refused(assignment: str, sai
 def test_what_is_written_is_what_is_read(people: tuple[int, ...], epsilon: float) -> None:
     found = assigned([f"people={','.join(map(str, people))}", f"epsilon={epsilon!r}"], Settings())
     assert (found.people, found.epsilon) == (people, epsilon)
+
+
+@pytest.mark.parametrize("command", ["cold-start", "compare-learners", "privacy", "population"])
+def test_every_experiment_takes_any_setting_and_names_the_nearest(command: str, tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, [command, "--out", str(tmp_path / "run"), "--set", "repeatz=2"])
+    assert isinstance(found.exception, SettingError)
+    assert "did you mean repeats?" in str(found.exception)
+    assert not (tmp_path / "run").exists()
