@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -100,7 +101,7 @@ def export(
     axes: dict[str, torch.export.Dim] = {
         label: torch.export.Dim(label) for each in dynamic.values() for label in each.values()
     }
-    shapes = tuple({axis: axes[label] for axis, label in dynamic.get(name, {}).items()} for name in inputs)
+    shapes = _nested(module, [{axis: axes[label] for axis, label in dynamic.get(name, {}).items()} for name in inputs])
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet_logging():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
@@ -118,6 +119,15 @@ def export(
     _strip_traces(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _nested(module: nn.Module, shapes: list[Any]) -> tuple[Any, ...]:
+    """Shapes as torch.export wants them: those of ``*others`` in a tuple of their own."""
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:named], tuple(shapes[named:]))
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

@@ -290,7 +290,8 @@ def _exported(imported: Imported) -> bytes:
     try:
         return export(imported.network, inputs, "media", dynamic)
     except Exception as error:  # the exporter raises whatever the network's operations bring about
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = error.__cause__ or error  # the exporter's own words are advice to change its code
+        first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise UnreadableModel(f"the network cannot be written as ONNX: {first[:300]}") from error
 
 
