@@ -26,7 +26,7 @@ class Weights:
     Guarantee: every number is finite and float32; `finish` accepts only if each tensor was taken once, with its shape.
 
     Args:
-        tensors: by name; integers such as ``num_batches_tracked`` are left out.
+        tensors: by name; integers and counters (``num_batches_tracked``) are left out.
         what: what messages call the file.
 
     Raises:
@@ -39,7 +39,7 @@ class Weights:
             raise UnreadableModel(f"{what} claims more numbers than it holds in {_few(bombs)}; get the file again")
         if (count := sum(t.numel() for t in tensors.values())) > _MOST_NUMBERS:
             raise UnreadableModel(f"{what} holds {count} numbers, more than {_MOST_NUMBERS}; it is not a generator")
-        self._tensors = {name: t.detach().float() for name, t in tensors.items() if t.is_floating_point()}
+        self._tensors = {name: t.detach().float() for name, t in tensors.items() if _is_weight(name, t)}
         self._left = set(self._tensors)
         self._missing: list[str] = []
         self._wrong: list[str] = []
@@ -94,6 +94,10 @@ class Weights:
     def _note_missing(self, name: str) -> None:
         if name not in self._missing:
             self._missing.append(name)
+
+
+def _is_weight(name: str, tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not name.endswith("num_batches_tracked")
 
 
 def batch_norm(weights: Weights, name: str, channels: int, eps: float = 1e-5) -> tuple[Tensor, Tensor]:

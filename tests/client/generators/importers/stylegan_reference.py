@@ -20,7 +20,13 @@ def upfirdn(x: Tensor, taps: Tensor, up: int, down: int, pads: tuple[int, int], 
     wide = functional.pad(wide, [max(low, 0), max(high, 0)] * 2)
     wide = wide[:, max(-low, 0) : wide.shape[1] - max(-high, 0), max(-low, 0) : wide.shape[2] - max(-high, 0)]
     square = (torch.outer(taps, taps) if taps.ndim == 1 else taps) * gain
-    return functional.conv2d(wide[:, None], square.flip(0, 1)[None, None])[:, 0, ::down, ::down]
+    count = square.shape[0]
+    rows, columns = wide.shape[1] - count + 1, wide.shape[2] - count + 1
+    made = wide.new_zeros(channels, -(-rows // down), -(-columns // down))
+    for i in range(count):
+        for j in range(count):
+            made += square[count - 1 - i, count - 1 - j] * wide[:, i : i + rows : down, j : j + columns : down]
+    return made
 
 
 def fully(node: Node, x: Tensor) -> Tensor:
