@@ -18,7 +18,7 @@ def audit(
         bool, typer.Option("--quick", help="A small version: one claim, two runs, no power table.")
     ] = False,
     settings: Annotated[
-        list[str], typer.Option("--set", help="A setting, e.g. --set epsilons=1,2,4 --set repeats=20; see below.")
+        list[str], typer.Option("--set", help="A setting, e.g. --set epsilons=1,2,4 --set repeats=20; listed above.")
     ] = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(help="Processes.")] = 1,
     as_json: Annotated[

@@ -78,8 +78,9 @@ def check_runs(runs: int, mu: float, level: Level) -> None:
     Raises:
         SettingError: see above; it says how many are needed.
     """
-    if bounds.most_from_scores(runs, level.strict) <= mu:
+    most = max(0.0, bounds.most_from_scores(runs, level.strict))
+    if most <= mu:
         raise SettingError(
-            f"runs={runs} cannot show more than mu={bounds.most_from_scores(runs, level.strict):.3g} at confidence "
-            f"{level.strict:.6g}, and the claim is {mu:.3g}; take at least {bounds.runs_needed(mu, level.strict)}"
+            f"runs={runs} cannot show more than mu={most:.3g} at confidence {level.strict:.6g}, and the claim is "
+            f"{mu:.3g}; take at least {bounds.runs_needed(mu, level.strict)}"
         )
