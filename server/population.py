@@ -12,6 +12,8 @@ from common.errors import SettingError
 from common.prior import PopulationPrior
 
 EIGENVALUE_FLOOR = 0.02  # in units of the previous covariance: one round never forgets more than 98 % of a direction
+EIGENVALUE_CEILING = 50.0  # nor does it make a direction more than 50 times as wide
+CONDITION = 1e9  # widest over narrowest direction of a prior, at most: far beyond tastes, well within float64
 
 
 def next_prior(prior: PopulationPrior, mean_update: Tensor, step: float = 1.0) -> PopulationPrior:
@@ -26,7 +28,9 @@ def next_prior(prior: PopulationPrior, mean_update: Tensor, step: float = 1.0) -
     Ware 1982, eq. 3.2-3.3); a step of 1.5 to 2 is over-relaxed EM (Salakhutdinov & Roweis 2003, eq. 6) and makes up
     for the shrinkage that clipping and few rounds leave.
 
-    Guarantee: the result is a valid prior whatever the numbers: eigenvalues of the factor are floored.
+    Guarantee: the result is a valid prior whatever the numbers, also after many rounds of nothing but noise:
+    eigenvalues of the factor are kept between ``EIGENVALUE_FLOOR`` and ``EIGENVALUE_CEILING``, and the covariance's
+    within ``CONDITION`` of its largest.
 
     Args:
         prior: what the people started from.
@@ -43,11 +47,21 @@ def next_prior(prior: PopulationPrior, mean_update: Tensor, step: float = 1.0) -
     root = prior.root()
     change = u - torch.outer(t, t)
     values, vectors = torch.linalg.eigh(torch.eye(prior.parameters, dtype=torch.float64) + step * change)
-    factor = (vectors * values.clamp(min=EIGENVALUE_FLOOR)) @ vectors.T
-    covariance = root @ factor @ root
+    factor = (vectors * values.clamp(EIGENVALUE_FLOOR, EIGENVALUE_CEILING)) @ vectors.T
     return dataclasses.replace(
         prior,
         mean=prior.mean + step * root @ t,
-        covariance=(covariance + covariance.T) / 2,
+        covariance=_well_conditioned(root @ factor @ root),
         rounds=prior.rounds + 1,
     )
+
+
+def _well_conditioned(covariance: Tensor) -> Tensor:
+    """The nearest symmetric matrix whose eigenvalues lie within ``CONDITION`` of the largest; most are as they were."""
+    covariance = (covariance + covariance.T) / 2
+    values, vectors = torch.linalg.eigh(covariance)
+    least = values[-1] / CONDITION
+    if bool(values[0] >= least):
+        return covariance
+    raised = (vectors * values.clamp(min=float(least))) @ vectors.T
+    return (raised + raised.T) / 2

@@ -58,6 +58,15 @@ def test_any_noise_leaves_a_valid_prior(seed: int, size: float) -> None:
     assert float(torch.linalg.eigvalsh(after.covariance)[0]) > 0
 
 
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_many_rounds_of_nothing_but_noise_leave_a_valid_prior(size: float) -> None:
+    generator, prior = torch.Generator().manual_seed(5), some_prior()
+    for _ in range(60):
+        prior = next_prior(prior, size * torch.randn(update.length(3), dtype=torch.float64, generator=generator))
+    values = torch.linalg.eigvalsh(prior.covariance)
+    assert float(values[-1] / values[0]) < 1.1e9
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(SettingError, match=r"step=0\.0"):
         next_prior(some_prior(), torch.zeros(9), step=0.0)
