@@ -262,7 +262,7 @@ def _draw(axes: Axes, x: list[float], line: Line, look: Style) -> None:
 
 def _titles(drawn: Figure, plot: Plot, height: float, right: float, narrow: bool) -> None:
     """What both axes show: once for all panels."""
-    title = plot.title.split(",")[0] if narrow else plot.title
+    title = plot.title.split(" that ")[0].split(",")[0] if narrow else plot.title
     size = 10 if narrow else 10.5
     drawn.text(0.012, 1 - 0.06 / height, title, ha="left", va="top", color=INK, fontsize=size, parse_math=False)
     bottom = min(area.get_position().y0 for area in drawn.axes)

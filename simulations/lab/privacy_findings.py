@@ -254,14 +254,14 @@ def headline(grid: PrivacyGrid, found: Found, differences: Sequence[dict[str, An
     said += f"{ordinal(round(100 * b.mean))} percentile of their taste after {own_answers(grid.look)}"
     loss = found.difference((ours, math.inf), (ours, epsilon), point, grid.look) if finite else None
     if loss is not None:
-        said += f", {points(loss.mean)} less than without noise"
+        said += f", {points(abs(loss.mean))} {'less' if loss.mean >= 0 else 'more'} than without noise"
     rivals = [row for row in differences if takes_budget(row["other"])]
     if rivals:
         ahead = sum(row["verdict"] == "ahead" for row in rivals)
         behind = sum(row["verdict"] == "behind" for row in rivals)
-        said += (
-            f"; it is ahead of the other private methods in {ahead} of {len(rivals)} comparisons, behind in {behind}"
-        )
+        lower = sum(row["difference"] < 0 for row in rivals)
+        said += f"; against the other private methods it is ahead in {ahead} of {len(rivals)} comparisons, "
+        said += f"behind in {behind}, and lower in the mean in {lower}"
     return said + "."
 
 
@@ -282,7 +282,8 @@ def sentences(grid: PrivacyGrid, differences: Sequence[dict[str, Any]]) -> list[
         behind = sum(row["verdict"] == "behind" for row in short)
         found.append(
             name + f"ahead in {len(rows) - len(short)} of {len(rows)}, behind in {behind}, undecided in "
-            f"{len(short) - behind}. Not ahead: {told}."
+            f"{len(short) - behind}, lower in the mean in {sum(row['difference'] < 0 for row in short)}. "
+            f"Not ahead: {told}."
         )
     return found
 
