@@ -209,6 +209,9 @@ def why(found: Found, other: str, point: Point, epsilon: float, answers: int, th
         return f"the noise costs it {points(loss.mean)} here"
     if free is not None and free.high < 0:
         return f"the other is ahead without noise too, by {points(-free.mean)}: its model suits these tastes better"
+    alone = found.difference((ours, epsilon), ("local-only", epsilon), point, answers)
+    if alone is not None and alone.mean < 0:
+        return f"what it learned is worth nothing here: {points(alone.mean)} against learning alone"
     if there.low <= 0 <= there.high:
         return f"the band spans zero: {points(abs(there.mean))} could be chance"
     return "not told by these numbers"
