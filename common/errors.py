@@ -8,7 +8,8 @@
     │   ├── UnknownGenerator  2   no pack of that name
     │   ├── DamagedPack       1   a file is missing, altered or not what the manifest says
     │   │   └── UnsafeFile    1   a foreign file asks for what is not allowed, or for more than its limits
-    │   └── UnreadableModel   1   a file is not a model an importer can read
+    │   ├── UnreadableModel   1   a file is not a model an importer can read
+    │   └── FetchError        1   a generator could not be fetched, or is not the one that was pinned
     ├── PriorError            1   a prior is damaged, or made for another pack or another number of features
     ├── UpdateError           1   a message about an update cannot be read
     ├── CohortError           1   too few people took part
@@ -70,6 +71,10 @@ class UnsafeFile(DamagedPack):
 
 class UnreadableModel(PackError):
     """A file is not a model that an importer can read: another format, cut short, or another architecture."""
+
+
+class FetchError(PackError):
+    """A generator could not be fetched, or what came is not what was pinned; nothing was added."""
 
 
 class PriorError(PlglError):

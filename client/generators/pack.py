@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from client.generators import art, proof
+from client.generators.fetched import FETCHABLE
 from client.generators.installed import InstalledPacks
 from client.generators.interface import LARGEST, SMALLEST, Output
 from client.generators.manifest import (
@@ -80,6 +81,8 @@ def folder_of(name_or_folder: str | Path, home: Path | None = None) -> Path:
     elif name in installed.names():
         folder = installed.folder(name)
     if not name or not folder.is_dir():
+        if name in FETCHABLE:
+            raise UnknownGenerator(f"{name!r} is not here yet; fetch it with: plgl generator add {name}")
         names = ", ".join((*known, *installed.names())) or "none"
         raise UnknownGenerator(f"no generator {name!r}; known: {names}, or the folder of a pack")
     return folder

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from client.generators.fetched import FETCHABLE
+from client.generators.fetched.cli import add_fetched
 from common.errors import SettingError
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
@@ -32,7 +34,12 @@ _MARKS = {True: "✓", False: "✗", None: "–"}
 
 
 def add(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A model file, or the folder of a pack.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help=f"A model file, the folder of a pack, or what can be fetched: {', '.join(FETCHABLE)}."
+        ),
+    ],
     kind: Annotated[
         str, typer.Option("--as", help="What the file is; seen from the file without it.", rich_help_panel=_FILE)
     ] = "",
@@ -68,12 +75,13 @@ def add(
         typer.Option(help="Default of a condition: label=3/10 or style=0.1,0.2.", rich_help_panel=_LATENT),
     ] = None,
     key: Annotated[str, typer.Option(help="Public key that must have signed the pack, hexadecimal.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Fetch without asking; you agree to the notice.")] = False,
     memory: Memory = None,
     seconds: Seconds = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Add a generator: a pack's folder, or a model file that becomes a pack.
+    """Add a generator: a pack's folder, a model file that becomes a pack, or a name to fetch.
 
     Nothing of the file is executed. It is copied and looked at in a child process with little memory and time, and what
     comes out must keep every promise of `plgl generator check`.
@@ -82,6 +90,10 @@ def add(
     from client.generators.sandbox import Limits
 
     limits = Limits.of(memory, seconds)
+    if str(source) in FETCHABLE and not source.exists():
+        _refuse({"--as": kind, "--name": name, "--latent": latent, "--module": module, "--key": key}, "what is fetched")
+        add_fetched(str(source), yes=yes, home=home, as_json=as_json)
+        return
     if source.is_dir():
         _refuse({"--as": kind, "--name": name, "--latent": latent, "--law": law, "--module": module}, "a pack's folder")
         said, record = _add_folder(source, key, limits, home)

