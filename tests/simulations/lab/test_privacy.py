@@ -199,6 +199,9 @@ def test_why_a_method_is_not_ahead_is_read_from_the_numbers() -> None:
     assert "noise costs it 20.00" in told(found(0.6, 0.8, 0.7, 0.7, 0.6))
     assert "ahead without noise too, by 5.00" in told(found(0.7, 0.7, 0.75, 0.75, 0.6))
     assert "nothing to share" in told(found(0.6, 0.6, 0.6, 0.6, 0.6))
+    table = found(0.6, 0.0, 0.7, 0.0, 0.65)
+    kept = {key: values for key, values in table.percentiles.items() if key[0] == "local-only" or key[2] == 1.0}
+    assert "worth nothing here: −5.00" in told(Found(grid(), kept, {}))
     assert why(found(0.7, 0.7, 0.7, 0.7, 0.5), "centralised", (0.9, 60, 0), 1.0, 4, Band(0, 0, 0)).endswith(
         "protects nobody"
     )
