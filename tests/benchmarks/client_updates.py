@@ -94,9 +94,8 @@ def floor(model: str, flops: float, bandwidth: float) -> tuple[float, float]:
 def report(model: str, people: int, found: dict[str, list[dict[str, Any]]], reasons: dict[str, str]) -> None:
     """Print the table of one model."""
     limits = floor(model, *rates())
-    print(
-        f"\n{model.upper()}, {people} people a round: floor {limits[0]:,.0f}/s by arithmetic, {limits[1]:,.0f} by memory"
-    )
+    print(f"\n{model.upper()}, {people} people a round")
+    print(f"floor of one processor: {limits[0]:,.0f} updates/s by arithmetic, {limits[1]:,.0f} by memory")
     print(f"{'framework':<10}{'updates / CPU s':>16}{'x naive':>10}{'of FLOPs':>10}{'of memory':>10}{'difference':>12}")
     for name in NEEDS:
         if name in reasons:

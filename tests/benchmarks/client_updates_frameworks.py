@@ -217,7 +217,6 @@ def pfl(work: Work, rounds: int, mark: Mark) -> None:
     import torch
 
     use: Callable[[str], Any] = importlib.import_module  # mypy does not know pfl
-    Callback = use("pfl.callback.base").TrainingProcessCallback
     hyper, data, privacy = use("pfl.hyperparam.base"), use("pfl.data.dataset"), use("pfl.privacy.privacy_mechanism")
 
     class Model(torch.nn.Module):
@@ -231,7 +230,7 @@ def pfl(work: Work, rounds: int, mark: Mark) -> None:
         def metrics(self, x: Any, liked: Any, eval: bool = True) -> dict[str, Any]:
             return {}
 
-    class Marker(Callback):  # type: ignore[misc]
+    class Marker(use("pfl.callback.base").TrainingProcessCallback):  # type: ignore[misc]
         def after_central_iteration(self, metrics: Any, model: Any, *, central_iteration: int) -> Any:
             mark(_vector([p.detach().numpy() for p in model.pytorch_model.parameters()]))
             return False, use("pfl.metrics").Metrics()
