@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from client.generators import proof, sandbox
-from client.generators.manifest import GENERATOR, Manifest
+from client.generators import proof
+from client.generators.manifest import Manifest
 from client.generators.pack import GeneratorPack
 from client.generators.pack_files import read_manifest, verified
 from client.generators.pack_signature import signer_of
 from client.generators.sandbox import Limits, UnsafeShape
-from common.errors import DamagedPack, SignatureError
+from common.errors import DamagedPack, SignatureError, UnsafeFile
 from common.signing import fingerprint
 
 PROMISES = (
@@ -145,16 +145,13 @@ def _signature(folder: Path, manifest: Manifest, note: Any) -> bytes | None:
 
 
 def _first_run(manifest: Manifest, content: Mapping[str, bytes], limits: Limits | None, note: Any) -> None:
-    about = sandbox.look(content[GENERATOR], GENERATOR, limits)
-    note("operators", True, f"{len(about['operators'])} kinds, all plain; operator set {about['opset']}")
     try:
         report = proof.prove_generator(manifest, content, limits)
-    except UnsafeShape as error:
-        note("shapes", False, str(error))
+    except DamagedPack as error:
+        rule = "operators" if type(error) is UnsafeFile else "first run"
+        note("shapes" if isinstance(error, UnsafeShape) else rule, False, str(error))
         return
-    except DamagedPack:
-        note("shapes", None, "not known")
-        raise
+    note("operators", True, f"{len(report['operators'])} kinds, all plain; operator set {report['opset']}")
     note("shapes", True, f"all known before it runs; the largest value takes {report['largest_bytes']} bytes")
     note("first run", True, f"in a child process: {report['limits']}")
     faults = proof.faults(manifest, report)

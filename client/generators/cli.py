@@ -31,6 +31,7 @@ app.command("sign")(sign)
 app.command("remove")(remove)
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
+AVATAR_STEPS, AVATAR_SEED = 4500, 3  # as in `AvatarSettings`, without importing torch for the help
 Seed = Annotated[int, typer.Option(help="Where the random numbers start; the same seed gives the same result.")]
 
 
@@ -92,6 +93,24 @@ def art(folder: Annotated[Path, typer.Argument(help="Where to write the pack.")]
         return
     manifest = manifest_of_art(content)
     write_pack(folder, manifest, {GENERATOR: content})
+    print(f"wrote {folder}; now learn its latent map: plgl generator map {folder}")
+
+
+@build_app.command()
+def avatars(
+    folder: Annotated[Path, typer.Argument(help="Where to write the pack.")],
+    steps: Annotated[int, typer.Option(help="Steps of training.")] = AVATAR_STEPS,
+    seed: Annotated[int, typer.Option(help="Of the first weights and the latents.")] = AVATAR_SEED,
+) -> None:
+    """Train the embedded generator of pixel avatars, on drawings made on the way; its latent map follows."""
+    from client.generators.avatars import AvatarSettings, export_avatars, manifest_of_avatars, train_avatars
+    from client.generators.pack import GENERATOR, check_target, write_pack
+
+    check_target(folder)
+    with _progress() as report:
+        network = train_avatars(AvatarSettings(steps=steps, seed=seed), report)
+    content = export_avatars(network)
+    write_pack(folder, manifest_of_avatars(content), {GENERATOR: content})
     print(f"wrote {folder}; now learn its latent map: plgl generator map {folder}")
 
 

@@ -122,11 +122,11 @@ def export(
 
 
 def _nested(module: nn.Module, shapes: list[Any]) -> tuple[Any, ...]:
-    """Shapes as torch.export wants them: those of ``*others`` in a tuple of their own."""
+    """Shapes as torch.export wants them: those of ``*others``, where there are any, in a tuple of their own."""
     kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL) if inspect.Parameter.VAR_POSITIONAL in kinds else len(kinds)
+    if len(shapes) <= named:
         return tuple(shapes)
-    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
     return (*shapes[:named], tuple(shapes[named:]))
 
 

@@ -69,7 +69,7 @@ class Refused(ValueError):
 
 
 class RefusedShape(Refused):
-    """A value inside the network has no known shape, or too large a one."""
+    """A value inside the network has no known shape, too large a one, or one that does not fit."""
 
 
 def parse(content: bytes) -> onnx.ModelProto:
@@ -130,8 +130,7 @@ def check_shapes(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]], la
         Bytes of the largest value.
 
     Raises:
-        RefusedShape: a shape depends on the numbers, or is too large.
-        Refused: the file contradicts itself.
+        RefusedShape: a shape depends on the numbers, or is too large, or the file contradicts itself.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -139,7 +138,7 @@ def check_shapes(model: onnx.ModelProto, inputs: Mapping[str, Sequence[int]], la
     try:
         inferred = onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:
-        raise Refused(f"contradicts itself: {_first_line(error)}") from error
+        raise RefusedShape(f"contradicts itself: {_first_line(error)}") from error
     found = {entry.name: entry for entry in (*inferred.graph.value_info, *inferred.graph.output)}
     most = 0
     for node in fixed.graph.node:

@@ -193,18 +193,21 @@ def _add_folder(source: Path, key: str, limits: Limits, home: Path | None) -> tu
     from client.generators.check import check
     from client.generators.installed import InstalledPacks
     from client.generators.manifest import MANIFEST, SIGNATURE
-    from client.generators.pack_signature import read_public_key, signature_bytes
+    from client.generators.pack_files import read_manifest
+    from client.generators.pack_signature import read_public_key, signature_bytes, signer_of
     from common.errors import SignatureError
     from common.signing import fingerprint
 
-    wanted = read_public_key(key) if key else None
+    manifest = read_manifest(source)
+    _check_name(manifest.name)
+    wanted, signer = read_public_key(key) if key else None, signer_of(source, manifest)
+    if wanted is not None and signer != wanted:
+        by = "nobody" if signer is None else fingerprint(signer)
+        raise SignatureError(f"{manifest.name} is signed by {by}, not by {fingerprint(wanted)}; ask its maker")
+    InstalledPacks(home).admit(manifest, signer)
     with _waiting(f"checking {source}"):
         checked = check(source, limits)
         pack = checked.must_be_sound()
-    if wanted is not None and pack.signer != wanted:
-        by = "nobody" if pack.signer is None else fingerprint(pack.signer)
-        raise SignatureError(f"{pack.name} is signed by {by}, not by {fingerprint(wanted)}; ask its maker")
-    _check_name(pack.name)
     files = {**pack.files, MANIFEST: pack.manifest.encode()}
     if pack.signer is not None:
         files[SIGNATURE] = signature_bytes(source)

@@ -70,7 +70,11 @@ class Limits:
 
 
 class UnsafeShape(UnsafeFile):
-    """A value inside a network has no known shape, or too large a one."""
+    """A value of a network has no known shape, too large a one, or one that does not fit."""
+
+
+class UnsafeRun(UnsafeFile):
+    """A network kept the rules and then took more than its limits, or could not be run."""
 
 
 OWN = Limits(memory=48 << 30, seconds=900.0, largest_bytes=8 << 30)
@@ -204,10 +208,11 @@ def _answer(folder: Path, task: str, plan: dict[str, Any], what: str, limits: Li
         found: dict[str, Any] = said["found"]
         return found
     if "memory" in said or ended == -signal.SIGABRT:  # a failed allocation aborts some libraries
-        raise UnsafeFile(room)
+        raise UnsafeRun(room)
     if ended is None or -ended in _OUT_OF_TIME:
-        raise UnsafeFile(f"{what} was not done within {limits.seconds:g} s; {more} --seconds S")
-    kind = UnreadableModel if task == "tensors" else UnsafeShape if said.get("shape") else UnsafeFile
+        raise UnsafeRun(f"{what} was not done within {limits.seconds:g} s; {more} --seconds S")
+    kinds = {"shape": UnsafeShape, "rule": UnsafeFile}
+    kind = UnreadableModel if task == "tensors" else kinds.get(str(said.get("kind")), UnsafeRun)
     why = _printable(said.get("refused", f"made the process that looked at it end with code {ended}"))
     raise kind(f"{what} {why}" if task != "tensors" else f"{what} is no state dict that can be read: {why}")
 

@@ -65,9 +65,9 @@ def first_run(plan: dict[str, Any], content: bytes, rules: Any, onnxruntime: Any
     inputs = {name: np.load(f"{i}.npy", allow_pickle=False) for i, name in enumerate(plan["inputs"])}
     named = [entry["name"] for entry in about["inputs"]]
     if named != list(inputs):
-        raise rules.Refused(f"takes {', '.join(named) or 'nothing'}, and should take {', '.join(inputs)}")
+        raise rules.RefusedShape(f"takes {', '.join(named) or 'nothing'}, and should take {', '.join(inputs)}")
     if len(about["outputs"]) != 1:
-        raise rules.Refused(f"gives {len(about['outputs'])} results, and should give one")
+        raise rules.RefusedShape(f"gives {len(about['outputs'])} results, and should give one")
     shapes = {name: value.shape for name, value in inputs.items()}
     about["largest_bytes"] = rules.check_shapes(rules.parse(content), shapes, plan["largest_bytes"])
     session = _session(content, onnxruntime)
@@ -153,8 +153,10 @@ def main() -> None:
         words = str(error)
         short = "bad_alloc" in words or "bad allocation" in words or "Failed to allocate" in words or "memory" in words
         first_line = (words.strip() or type(error).__name__).splitlines()[0][:500]
-        shape = rules is not None and isinstance(error, rules.RefusedShape)
-        answer = {"memory": limits} if short else {"refused": first_line, "shape": shape}
+        kind = "run"
+        if rules is not None and isinstance(error, rules.Refused):
+            kind = "shape" if isinstance(error, rules.RefusedShape) else "rule"
+        answer = {"memory": limits} if short and kind == "run" else {"refused": first_line, "kind": kind}
     Path(ANSWER).write_text(json.dumps(answer), "utf-8")
 
 

@@ -12,11 +12,15 @@ MODULES = {
     "stylegan": "client.generators.importers.stylegan",
     "stackgan": "client.generators.importers.stackgan",
     "progan": "client.generators.importers.progan",
+    "diffusers": "client.generators.importers.diffusers_pipeline",
     "dcgan": "client.generators.importers.dcgan",
     "onnx": "client.generators.importers.onnx_file",
     "torch": "client.generators.importers.torch_module",
 }
 """Module of each kind, each with an ``IMPORTER``; files are sniffed in this order, so the special come first."""
+
+DESCRIBING = ("model_index.json", "config.json")
+"""Files that describe a folder of model files."""
 
 
 def importer_of(kind: str) -> Importer:
@@ -32,11 +36,12 @@ def importer_of(kind: str) -> Importer:
 
 
 def sniffed(path: Path) -> Importer:
-    """The importer for a file, by what it looks like.
+    """The importer for a file, or for the folder a file in it describes, by what it looks like.
 
     Raises:
         UnreadableModel: none takes it, or it is no plain file.
     """
+    path = next((path / name for name in DESCRIBING if (path / name).is_file()), path)
     head = head_of(path)
     for kind in MODULES:
         importer = importer_of(kind)
