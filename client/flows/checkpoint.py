@@ -19,6 +19,7 @@ from common.errors import DamagedPack, StorageError
 from common.files import write_atomically
 
 FORMAT = "plgl-flow-1"
+_ABOUT = "about"  # the one entry of the metadata
 SHIPPED = Path(__file__).parent / "shapes.safetensors"
 _LARGEST = 64 * 2**20  # bytes of a file that is opened
 
@@ -47,11 +48,12 @@ def encode(training: Training, command: str) -> bytes:
     last = training.losses[-100:]
     about = {
         "format": FORMAT,
-        "settings": json.dumps(asdict(training.settings)),
+        "settings": asdict(training.settings),
         "command": command,
-        "loss": json.dumps(sum(last) / max(1, len(last))),
+        "loss": sum(last) / max(1, len(last)),
     }
-    return save({name: value.cpu().contiguous() for name, value in training.flow.state_dict().items()}, about)
+    weights = {name: value.cpu().contiguous() for name, value in training.flow.state_dict().items()}
+    return save(weights, {_ABOUT: json.dumps(about)})  # one entry: safetensors writes several in a random order
 
 
 def open_checkpoint(path: Path | None = None, device: torch.device | None = None) -> Checkpoint:
@@ -76,21 +78,21 @@ def open_checkpoint(path: Path | None = None, device: torch.device | None = None
         ) from error
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about.get("format") != FORMAT:
             raise DamagedPack(f"{path} is not a flow of format {FORMAT}; train one: plgl toy --train --out FOLDER")
-        settings = _settings(json.loads(about["settings"]))
+        settings = _settings(about["settings"])
         flow = PointFlow(settings.network)
         flow.load_state_dict(weights)
-        loss = float(json.loads(about["loss"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        loss = float(about["loss"])
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DamagedPack(f"{path} is damaged: {reason}; train it again: plgl toy --train --out FOLDER") from error
     if not all(bool(weight.isfinite().all()) for weight in weights.values()):
         raise DamagedPack(f"{path} holds NaN or infinite weights; train it again: plgl toy --train --out FOLDER")
     flow = flow.to(device or torch.device("cpu")).eval().requires_grad_(False)
-    return Checkpoint(flow, settings, about.get("command", ""), loss, hashlib.sha256(content).hexdigest())
+    return Checkpoint(flow, settings, str(about["command"]), loss, hashlib.sha256(content).hexdigest())
 
 
 def write_checkpoint(path: Path, training: Training, command: str) -> None:

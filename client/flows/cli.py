@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help
     from client.flows.checkpoint import Checkpoint
     from client.flows.course import CourseSettings
     from client.flows.script import Arm, Row, ScriptSettings, Trust
-    from client.flows.toy import Chooser, Outcome
+    from client.flows.toy import Chooser, Outcome, ToySettings
     from client.flows.training import Training, TrainSettings
     from client.flows.views import View
     from client.terminal_keys import Keys
@@ -66,7 +67,7 @@ def toy(
     script: Annotated[
         bool, typer.Option("--script", help="Measure the share after each injection.", rich_help_panel=_SCRIPT)
     ] = False,
-    samples: Annotated[int, typer.Option(help="Shapes behind each share.", rich_help_panel=_SCRIPT)] = 256,
+    samples: Annotated[int, typer.Option(help="Shapes behind each share that is named.")] = 192,
     seeds: Annotated[int, typer.Option(help="Times it is repeated.", rich_help_panel=_SCRIPT)] = 3,
     control: Annotated[bool, typer.Option(help="Measure random picks as well.", rich_help_panel=_SCRIPT)] = True,
     train: Annotated[bool, typer.Option("--train", help="Train a model A.", rich_help_panel=_TRAIN)] = False,
@@ -105,6 +106,7 @@ def toy(
     from client.flows.course import CourseSettings
     from client.flows.script import ScriptSettings
     from client.flows.teaching import TeachSettings
+    from client.flows.toy import ToySettings
 
     rate = 0.001 if learning_rate is None else learning_rate
     course = CourseSettings(teach=TeachSettings(steps=steps, anchor=anchor, learning_rate=rate), seed=seed)
@@ -118,9 +120,9 @@ def toy(
             raise SettingError("--script keeps no B; leave --out out, or write tables and plots with --plots DIR")
         _script(checkpoint, measured, device, plots, as_json)
         return
-    _play(
-        checkpoint, course, injections, device, out, plots, window, answers, _LIKES[like] if no_ask else None, as_json
-    )
+    how = _How(plots, window, answers, _LIKES[like] if no_ask else None, as_json)
+    shown = ToySettings(injections=injections, counted=samples)
+    _play(checkpoint, course, shown, device, out or Path("plgl-toy"), how)
 
 
 def _device() -> torch.device:
@@ -132,8 +134,6 @@ def _device() -> torch.device:
 
 def _train(settings: TrainSettings, out: Path, as_json: bool) -> None:
     """Train, keep every hundred steps, and say what came of it."""
-    from dataclasses import asdict
-
     from client.flows.folder import FLOW, TrainFolder
 
     device, command = _device(), _command(settings)
@@ -168,8 +168,6 @@ def _command(settings: TrainSettings) -> str:
 def _script(
     checkpoint: Checkpoint, settings: ScriptSettings, device: torch.device, plots: Path | None, as_json: bool
 ) -> None:
-    from dataclasses import asdict
-
     from client.flows.script import mean_share, run_script, trust
 
     believed = trust(checkpoint.settings.shapes, 400)
@@ -195,8 +193,6 @@ def _script(
 
 
 def _write_plots(plots: Path, rows: list[Row], settings: ScriptSettings) -> None:
-    from dataclasses import asdict
-
     from client.flows.plots import as_png, share_figure
     from client.flows.script import table
     from client.flows.shapes import KINDS
@@ -235,71 +231,67 @@ def _print_rows(rows: list[Row], settings: ScriptSettings, believed: Trust) -> N
     )
 
 
+@dataclass(frozen=True)
+class _How:
+    """Where shapes are shown and where answers come from."""
+
+    plots: Path | None
+    window: bool
+    answers: Path | None
+    likes: int | None
+    as_json: bool
+
+
 def _play(
     checkpoint: Checkpoint,
     settings: CourseSettings,
-    injections: int,
+    shown: ToySettings,
     device: torch.device,
-    out: Path | None,
-    plots: Path | None,
-    window: bool,
-    answers: Path | None,
-    chooser: int | None,
-    as_json: bool,
+    path: Path,
+    how: _How,
 ) -> None:
-    from dataclasses import asdict
-
     from client.flows.course import Course
     from client.flows.folder import ToyFolder
-    from client.flows.toy import Toy, ToySettings
+    from client.flows.toy import Toy
 
-    shown = ToySettings(injections=injections)
-    path = out or Path("plgl-toy")
     course = Course(checkpoint.flow, checkpoint.settings.shapes.points, settings, device)
     about = {**asdict(settings), "flow": checkpoint.fingerprint, "device": device.type}
     with contextlib.ExitStack() as stack:
-        view, keys = _view(stack, plots, window, answers, chooser, as_json)
+        view, keys = _view(stack, how)
         folder = stack.enter_context(ToyFolder(path, about))
         if folder.load(course):
-            view.say(f"goes on with the B in {path}, which has learned {course.injections} of {injections} picks")
-        tell = stack.enter_context(_teaching(as_json))
+            view.say(f"goes on with the B in {path}, which has learned {course.injections} of {shown.injections} picks")
+        tell = stack.enter_context(_teaching(how.as_json))
         outcome = Toy(course, keys, view, shown, folder, tell).play()
-    if as_json:
+    if how.as_json:
         print(json.dumps({**asdict(outcome), "out": str(path), "flow": checkpoint.fingerprint}))
         return
     _print_outcome(outcome, path)
 
 
-def _view(
-    stack: contextlib.ExitStack,
-    plots: Path | None,
-    window: bool,
-    answers: Path | None,
-    chooser: int | None,
-    as_json: bool,
-) -> tuple[View, Keys | Chooser]:
-    """Where shapes are shown and where answers come from."""
+def _view(stack: contextlib.ExitStack, how: _How) -> tuple[View, Keys | Chooser]:
+    """What shows shapes, and what answers."""
     from client.flows.toy import Chooser
     from client.flows.views import Files, Terminal, Window
     from client.half_blocks import colour_depth
     from client.terminal_keys import Keyboard, Script
 
     # with --json standard output is for one object, so everything else goes nowhere
-    told = io.StringIO() if as_json else sys.stdout
-    if window:
+    told = io.StringIO() if how.as_json else sys.stdout
+    if how.window:
         opened = Window(told)
         return opened, opened
-    view: View = Files(told, plots) if plots is not None else Terminal(told, _depth(colour_depth))
-    if chooser is not None:
-        return view, Chooser(chooser)
-    if answers is not None:
-        if str(answers) == "-":
+    view: View = Files(told, how.plots) if how.plots is not None else Terminal(told, _depth(colour_depth))
+    if how.likes is not None:
+        return view, Chooser(how.likes)
+    if how.answers is not None:
+        if str(how.answers) == "-":
             return view, Script(sys.stdin)
         try:
-            return view, Script(stack.enter_context(answers.open(encoding="utf-8")))
+            return view, Script(stack.enter_context(how.answers.open(encoding="utf-8")))
         except OSError as error:
-            raise SettingError(f"cannot read {answers}: {error.strerror}; give a file with answers") from error
-    if as_json or not sys.stdin.isatty():
+            raise SettingError(f"cannot read {how.answers}: {error.strerror}; give a file with answers") from error
+    if how.as_json or not sys.stdin.isatty():
         raise SettingError("nobody is here to ask; add --answers FILE or --no-ask")
     return view, stack.enter_context(Keyboard())
 

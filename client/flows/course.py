@@ -78,7 +78,7 @@ class Course:
 
     @property
     def injections(self) -> int:
-        """How often B was taught."""
+        """How many picks B has learned from."""
         return len(self.picks)
 
     def noise(self, n: int, seed: int) -> Tensor:
@@ -103,16 +103,16 @@ class Course:
         return sound[most_different(sound, self.settings.proposals)]
 
     def inject(self, pick: Tensor, report: Callable[[int], None] | None = None) -> None:
-        """Teach B one more pick ``(points, 3)``.
+        """Teach B one more pick ``(points, 3)``, or several at once ``(m, points, 3)``.
 
         Raises:
             SettingError: another shape, not finite, or teaching lost its way.
         """
-        if pick.shape != self.picks.shape[1:] or not bool(pick.isfinite().all()):
+        if pick.shape[-2:] != self.picks.shape[1:] or pick.dim() > 3 or not bool(pick.isfinite().all()):
             raise SettingError(
                 f"a pick of shape {tuple(pick.shape)} should be {tuple(self.picks.shape[1:])} and finite"
             )
-        picks = torch.cat([self.picks, pick[None].to(self.device)])
+        picks = torch.cat([self.picks, pick.to(self.device).view(-1, *self.picks.shape[1:])])
         generator = torch.Generator(self.device).manual_seed(len(picks) + 1000 * self.settings.seed)
         taught = inject(self.student, self.base, picks, self.anchors(), self.settings.teach, generator, pair, report)
         self._before.append(self.student)

@@ -104,11 +104,10 @@ def judge(clouds: Tensor, limits: Limits | None = None, chunk: int = 128) -> Ver
     """
     if clouds.dim() != 3 or clouds.shape[2] != 3 or clouds.shape[1] < 3:
         raise SettingError(f"clouds of shape {tuple(clouds.shape)} should be (n, points, 3) with 3 points or more")
-    parts = [_judge(part, limits or Limits()) for part in torch.split(clouds.float(), chunk)] if len(clouds) else []
-    if not parts:
-        return _judge(clouds.float(), limits or Limits())
+    some = clouds.float() if len(clouds) else clouds.new_zeros(1, *clouds.shape[1:], dtype=torch.float32)
+    parts = [_judge(part, limits or Limits()) for part in torch.split(some, chunk)]
     names = Verdicts.__dataclass_fields__
-    return Verdicts(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    return Verdicts(**{name: torch.cat([getattr(part, name) for part in parts])[: len(clouds)] for name in names})
 
 
 def _judge(clouds: Tensor, limits: Limits) -> Verdicts:

@@ -29,13 +29,14 @@ class ScriptSettings:
         injections: of each arm, >= 1.
         samples: shapes judged after each, the same noises for A and every B, >= 16.
         seeds: arms of each sort, >= 1.
-        control: whether arms are run too whose picks are random samples of A.
+        control: whether arms are run too of somebody without a preference, who picks 32 random samples of A each time
+            (as many as there are candidates): more teaching than one pick gives, and by chance alone.
         kind: what the person of the script likes.
         course: how B is taught; its seed is the first.
     """
 
     injections: int = 3
-    samples: int = 256
+    samples: int = 192
     seeds: int = 3
     control: bool = True
     kind: int = S_CURVE
@@ -45,7 +46,7 @@ class ScriptSettings:
         if self.injections < 1 or self.seeds < 1 or self.samples < 16:
             raise SettingError(
                 f"injections={self.injections} and seeds={self.seeds} must be >= 1 and samples={self.samples} >= 16; "
-                "try 3, 3 and 256"
+                "try 3, 3 and 192"
             )
         if self.kind not in range(len(KINDS)):
             raise SettingError(f"kind={self.kind} must be one of 0 ({KINDS[0]}) and 1 ({KINDS[1]})")
@@ -56,7 +57,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        arm: ``picked`` for what the person prefers, ``control`` for random picks.
+        arm: ``picked`` for one preferred sample each time, ``control`` for many random ones.
         seed: of the arm.
         injections: so far; 0 is A.
         share: of valid shapes of the kind among all samples.
@@ -179,9 +180,10 @@ def _arm(course: Course, arm: Arm, seed: int, noise: Tensor, before: Verdicts, s
 
 def _pick(course: Course, arm: Arm, kind: int, luck: torch.Generator) -> tuple[Tensor, int]:
     """What is picked, and after how many sets of proposals."""
-    if arm == "control":  # not of the proposals: those are chosen to differ, so rare kinds are more than their share
+    if arm == "control":
+        # not of the proposals: those are chosen to differ, so a rare kind is more than its share among them
         anchors = course.anchors()
-        return anchors[int(torch.randint(len(anchors), (1,), generator=luck))], 1
+        return anchors[torch.randint(len(anchors), (course.settings.candidates,), generator=luck)], 1
     proposals = course.propose()
     for asked in range(1, _PATIENCE):
         if (index := preferred(proposals, kind)) is not None:

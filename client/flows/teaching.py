@@ -32,7 +32,7 @@ class TeachSettings:
         most_picks: places for picks in a step at most, >= ``picks``.
         anchors: samples of A in a step, >= 0.
         anchor: weight of the anchor, >= 0; without it B forgets everything but the picks.
-        learning_rate: > 0.
+        learning_rate: > 0; a higher one makes more shapes that are none.
     """
 
     steps: int = 40
