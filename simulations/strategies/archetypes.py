@@ -92,6 +92,9 @@ class _First:
     def answers(self, first: int, last: int, round: int = 1) -> Answers:
         return self.crowd.answers(first, last, round)
 
+    def answers_of(self, people: Tensor, round: int = 1) -> Answers:
+        return self.crowd.answers_of(people, round)
+
 
 def _without_noise(model: DpEmMixture, crowd: Crowd, flat: PopulationPrior) -> State:
     mechanism = NoPrivacy(rounds=model.rounds, norm_bound=model.norm_bound, people=crowd.people)

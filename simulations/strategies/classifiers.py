@@ -1,8 +1,9 @@
 """The two classifiers on latents that federated averaging trains: a linear one and a small network.
 
 Each knows how it begins, how a device trains it, and how a new person makes it their own. A new person with answers is
-given the posterior mode around what the federation learned (MAP), which did better on invented people than the usual
-few gradient steps for both classifiers, at every number of answers; without answers it is the global model itself.
+given the posterior mode around what the federation learned (MAP): of invented people at epsilon 1 it understood more
+than 5, 20 or 80 gradient steps did, for both classifiers and after 2, 5, 10 and 20 answers. Without answers it is the
+global model itself.
 """
 
 from __future__ import annotations

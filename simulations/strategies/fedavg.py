@@ -50,7 +50,7 @@ class Adam:
         floor: tau, the degree of adaptivity.
     """
 
-    rate: float = 0.1
+    rate: float = 0.02
     first: float = 0.9
     second: float = 0.99
     floor: float = 1e-3

@@ -46,7 +46,7 @@ class FedRep:
     body_steps: int = 5
     rate: float = 0.5
     server_rate: float = 1.0
-    own: float = 1.5
+    own: float = 0.5
     name: str = "fedrep"
     label: str = "FedRep"
 

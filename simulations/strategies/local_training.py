@@ -194,7 +194,7 @@ def _network(
     lesson: Lesson, body: Tensor, heads: Tensor, steps: int, rate: float, moving: tuple[bool, bool], change: Tensor
 ) -> None:
     rows = lesson.rows
-    first = (rows.flatten(0, 1) @ body.T).reshape(*rows.shape[:2], -1)  # one product: everybody starts from this W
+    first = (rows.flatten(0, 1) @ body.T).reshape(*rows.shape[:2], body.shape[0])  # one product: all start from W
     shift = _shift(rows)
     combination, inside, back = torch.zeros_like(first), first.relu(), torch.empty_like(first)  # A, see the top
     weight, bias, each = heads[:, :-1].clone(), heads[:, -1:].clone(), _Each(inside)

@@ -100,6 +100,13 @@ def test_nobody_gives_an_empty_batch() -> None:
     assert train_network(lesson, network, steps=2, rate=1.0).shape == (0, 46)
 
 
+def test_people_without_any_answers_change_nothing() -> None:
+    lesson = Lesson.of(answers([Kind.LIKE]).first(0), CUTS)
+    network = Network(body=torch.ones(5, 8), head=torch.ones(6))
+    assert float(train_linear(lesson, torch.zeros(8), steps=2, rate=1.0).abs().sum()) == 0
+    assert float(train_network(lesson, network, steps=2, rate=1.0).abs().sum()) == 0
+
+
 def test_a_vector_of_weights_comes_back_as_the_network_it_was() -> None:
     network = Network(body=torch.randn(5, 8), head=torch.randn(6))
     again = Network.of(network.vector, 8)
