@@ -3,6 +3,7 @@
 Per round: the items are looked at once, people are asked a chunk at a time, their updates are clipped, rounded to
 integers and added up in int64; the mechanism adds its noise to the integer sum, and the strategy moves on. Nothing but
 the strategy's own functions knows what an update means, and nothing but this file and the mechanism protects people.
+Where a mechanism asks only some, only they are fitted: a round costs its cohort, and 8 bytes a person to draw it.
 
 The bound on one person is that of ``common.privacy.fixed_point.sensitivity`` whatever the dtype people are fitted in:
 a float32 fit can be wrong in its last digits, never too long, because clipping and rounding (``clipped_sum``) come
@@ -32,6 +33,7 @@ from simulations.strategies.base import State, Strategy, Task, statement_of
 
 CHUNK, CHUNK_ON_GPU = 512, 65_536
 """People worked on together where nothing else is asked for: what a cache holds, and what keeps a GPU busy."""
+_DRAWN_TOGETHER = 2**20  # people; bounds the memory of a draw
 _LARGEST_SUM = 2.0**61  # as in server.rounds: an int64 sum and its noise cannot wrap around
 
 
@@ -205,38 +207,53 @@ def summed(
 ) -> Sum:
     """The exact sum of one round, on the CPU; arguments as for ``train``."""
     view = strategy.view(crowd.items, state)
-    shift = _Shift(strategy, crowd, mechanism, state, view, number, speed, watch)
-    whole = shift.size
-    spans = [(first, min(first + whole, crowd.people)) for first in range(0, crowd.people, whole)]
+    cohort = _cohort(mechanism, crowd.people, number)
+    shift = _Shift(strategy, crowd, mechanism.norm_bound, cohort, state, view, number, speed, watch)
+    asked, whole = crowd.people if cohort is None else len(cohort), shift.size
+    if not asked:
+        return shift.nobody()
+    spans = [(first, min(first + whole, asked)) for first in range(0, asked, whole)]
     total: Sum | None = None
     with _workers(speed.threads, view.device) as each:
         for (first, last), part in zip(spans, each(shift.sum_of, spans), strict=True):
             total = part if total is None else total + part
             watch.on_chunk(last - first)
-    assert total is not None, "a crowd has at least one person"
+    assert total is not None, "somebody is asked"
     return Sum(total.total.cpu(), total.people, total.clipped)
 
 
+def _cohort(mechanism: Mechanism, people: int, number: int) -> Tensor | None:
+    """``(k,)`` int64 rising numbers of those who are asked in a round, on the CPU; ``None`` for everybody."""
+    found = []
+    for first in range(0, people, _DRAWN_TOGETHER):
+        chosen = mechanism.takes_part(first, min(first + _DRAWN_TOGETHER, people), number)
+        if chosen is None:
+            return None
+        found.append(first + chosen.cpu().nonzero()[:, 0])
+    return torch.cat(found)
+
+
 class _Shift:
-    """One round's work on any range of people."""
+    """One round's work on any range of those who are asked: of the cohort, or of everybody where it is ``None``."""
 
     def __init__(
         self,
         strategy: Strategy,
         crowd: Crowd,
-        mechanism: Mechanism,
+        bound: float,
+        cohort: Tensor | None,
         state: State,
         view: Tensor,
         number: int,
         speed: Speed,
         watch: Watch,
     ) -> None:
-        self.strategy, self.crowd, self.mechanism, self.state = strategy, crowd, mechanism, state
+        self.strategy, self.crowd, self.bound, self.cohort, self.state = strategy, crowd, bound, cohort, state
         self.view, self.number, self.watch = view, number, watch
         self.size = speed.chunk or (CHUNK if view.device.type == "cpu" else CHUNK_ON_GPU)
 
     def sum_of(self, span: tuple[int, int]) -> Sum:
-        """The sum over people ``span``, in pieces of what fits in memory."""
+        """The sum over those from place ``span[0]`` to before ``span[1]``, in pieces of what fits in memory."""
         first, last = span
         total: Sum | None = None
         while first < last:
@@ -252,21 +269,25 @@ class _Shift:
         return total
 
     def _piece(self, first: int, last: int) -> Sum:
-        answers, there = self._asked(first, last)
+        answers = self._answers(first, last)
+        there = (answers.weight > 0).any(1)  # who has answered anything sends something
         updates = self.strategy.updates(answers.seen_as(self.view), self.state)
-        bound = self.mechanism.norm_bound
+        bound = self.bound
         if sensitivity(bound, updates.shape[1], SCALE) * self.crowd.people > _LARGEST_SUM:
             raise SettingError(f"norm_bound={bound} is too large for {self.crowd.people} people; try 8.0")
         updates = updates.masked_fill(~there[:, None], 0)
         clipped = (torch.linalg.vector_norm(updates, dim=1) > bound).sum()
         return Sum(clipped_sum(updates, bound, SCALE), int(there.sum()), int(clipped))
 
-    def _asked(self, first: int, last: int) -> tuple[Answers, Tensor]:
-        """Answers of some people, and ``(people,)`` bool who of them sends anything: was chosen, and has answered."""
-        answers = self.crowd.answers(first, last, self.number)
-        there = (answers.weight > 0).any(1)
-        chosen = self.mechanism.takes_part(first, last, self.number)
-        return answers, there if chosen is None else there & chosen.to(there.device)
+    def nobody(self) -> Sum:
+        """The sum over nobody: zeros, as many as an update has; what the person asked for that says goes nowhere."""
+        updates = self.strategy.updates(self.crowd.answers(0, 1, self.number).seen_as(self.view), self.state)
+        return Sum(torch.zeros(updates.shape[1], dtype=torch.int64), 0, 0)
+
+    def _answers(self, first: int, last: int) -> Answers:
+        if self.cohort is None:
+            return self.crowd.answers(first, last, self.number)
+        return self.crowd.answers_of(self.cohort[first:last], self.number)
 
     def _halve(self, size: int, error: Exception) -> None:
         if not _out_of_memory(error):

@@ -89,6 +89,9 @@ class Crowd(Protocol):
         Guarantee: a person's answers depend on the crowd, the person and the round only, not on the range asked for.
         """
 
+    def answers_of(self, people: Tensor, round: int = 1) -> Answers:
+        """The same of any people, ``(k,)`` int64 rising: what a round costs in which few take part."""
+
 
 @dataclass(frozen=True)
 class HeldCrowd:
@@ -110,3 +113,7 @@ class HeldCrowd:
     def answers(self, first: int, last: int, round: int = 1) -> Answers:
         """See `Crowd`."""
         return self.held.select(slice(first, last))
+
+    def answers_of(self, people: Tensor, round: int = 1) -> Answers:
+        """See `Crowd`."""
+        return self.held.select(people.to(self.held.kind.device))

@@ -99,6 +99,14 @@ class InventedCrowd:
             raise SettingError(f"people {first} to {last} are not among the {self.people} of this crowd")
         return self._say(self._rows(first, last), round)
 
+    def answers_of(self, people: Tensor, round: int = 1) -> Answers:
+        """See `Crowd`."""
+        if people.numel() and not 0 <= int(people.min()) <= int(people.max()) < self.people:
+            raise SettingError(
+                f"people {int(people.min())} to {int(people.max())} are not among the {self.people} of this crowd"
+            )
+        return self._say(people.to(self.world.pool_factors.device), round)
+
     def newcomers(self, count: int, round: int = 1) -> Newcomers:
         """People who never took part, with their tastes as of a round.
 

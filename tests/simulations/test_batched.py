@@ -2,6 +2,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from simulations import engines
 from simulations.batched import Round, Trained, Watch, summed, train
 from simulations.crowd import Answers, Crowd, HeldCrowd
 from simulations.invented_crowd import Habits, InventedCrowd, World
-from simulations.mechanisms import Everyone
+from simulations.mechanisms import Everyone, Mechanism
 from simulations.strategies.base import State, Task
 from simulations.strategies.dp_em import DpEm
 
@@ -87,8 +88,8 @@ class Loud:
 
     name, label, norm_bound, rounds = "loud", "loud", 2.0, 1
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: torch.dtype, first: int = 0) -> None:
+        self.dtype, self.first = dtype, first
 
     def start(self, task: Task) -> State:
         return {"mean": torch.zeros(3, dtype=torch.float64)}
@@ -98,7 +99,7 @@ class Loud:
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
         rows = torch.tensor([[1e9, -1e9, 1e9], [math.nan, 1, 1], [math.inf, 0, 0], [0.1, 0.2, 0.3]])
-        return rows[torch.arange(evidence.people) % 4].to(self.dtype)
+        return rows[(self.first + torch.arange(evidence.people)) % 4].to(self.dtype)
 
     def advance(self, state: State, mean: Tensor, round: int) -> State:
         return {"mean": mean}
@@ -111,7 +112,7 @@ class Loud:
 def test_nobody_moves_the_sum_by_more_than_the_sensitivity(dtype: torch.dtype) -> None:
     for person in range(4):
         alone = HeldCrowd(WORLD.pool, CROWD.answers(0, 4))
-        one = summed(Loud(dtype), alone, Only(person), {}, 1)
+        one = summed(Loud(dtype, person), alone, Only(person), {}, 1)
         length = float(torch.linalg.vector_norm(one.total.double()))
         assert length <= sensitivity(2.0, 3)
         assert length > 0.99 * sensitivity(2.0, 3) or person > 0
@@ -161,6 +162,9 @@ class Tight:
             self.refused += 1
             raise self.error()
         return CROWD.answers(first, last, round)
+
+    def answers_of(self, people: Tensor, round: int = 1) -> Answers:
+        raise NotImplementedError
 
 
 NO_MEMORY: dict[str, Callable[[], Exception]] = {
@@ -273,3 +277,72 @@ def test_a_prior_helps_newcomers() -> None:
             for s in (trained.state, LEARNER.start(task()))
         )
         assert after > before + gain
+
+
+class Masked:
+    """A crowd that is asked as a whole, with nothing said by those who are not chosen: the naive way."""
+
+    def __init__(self, mechanism: Mechanism) -> None:
+        self.mechanism, self.items, self.people = mechanism, CROWD.items, CROWD.people
+
+    def answers(self, first: int, last: int, round: int = 1) -> Answers:
+        found, chosen = CROWD.answers(first, last, round), self.mechanism.takes_part(first, last, round)
+        assert chosen is not None
+        return dataclasses.replace(found, weight=found.weight * chosen[:, None])
+
+    def answers_of(self, people: Tensor, round: int = 1) -> Answers:
+        raise AssertionError("everybody is asked")
+
+
+class Drawn(Everyone):
+    """Some people in each round, without noise; remembers how many were fitted."""
+
+    def __init__(self, chance: float) -> None:
+        super().__init__(promise(rounds=3))
+        self.chance = chance
+
+    def takes_part(self, first: int, last: int, round: int) -> Tensor | None:
+        generator = torch.Generator().manual_seed(round)
+        return (torch.rand(150, generator=generator) < self.chance)[first:last]
+
+
+class Counting(DpEm):
+    """Remembers how many people were fitted."""
+
+    fitted: ClassVar[list[int]] = []
+
+    def updates(self, evidence: Evidence, state: State) -> Tensor:
+        self.fitted.append(evidence.people)
+        return super().updates(evidence, state)
+
+
+@pytest.mark.parametrize(("chunk", "threads"), [(0, 1), (4, 2)])
+def test_only_those_who_take_part_are_fitted_and_the_result_is_that_of_masking(chunk: int, threads: int) -> None:
+    mechanism, learner = Drawn(0.2), Counting(norm_bound=2.0)
+    learner.fitted.clear()
+    found = train(learner, CROWD, mechanism, flat=WORLD.flat, chunk=chunk, threads=threads)
+    drawn = [int(mechanism.takes_part(0, 150, number).sum()) for number in (1, 2, 3)]  # type: ignore[union-attr]
+    assert [record.people for record in found.rounds] == drawn
+    assert sum(learner.fitted) == sum(drawn) < 150
+    masked = train(LEARNER, Masked(mechanism), Everyone(promise(rounds=3)), flat=WORLD.flat)
+    assert [record.people for record in masked.rounds] == drawn
+    close(masked.state, found.state)
+    other = train(LEARNER, CROWD, Everyone(promise(rounds=3)), flat=WORLD.flat)
+    assert float((other.state["mean"] - found.state["mean"]).abs().max()) > 1e-3
+
+
+def test_a_round_that_draws_nobody_adds_up_to_zeros_and_goes_on() -> None:
+    found = train(LEARNER, CROWD, Drawn(0.0), flat=WORLD.flat)
+    assert [(record.people, record.clipped, record.numbers) for record in found.rounds] == [(0, 0, 27)] * 3
+    assert torch.equal(found.state["mean"], WORLD.flat.mean)
+
+
+def test_any_people_of_a_crowd_say_what_they_say_in_a_range() -> None:
+    some = torch.tensor([3, 77, 149])
+    drifting = dataclasses.replace(CROWD, habits=Habits(unequal=1.0, drop_out=0.3, drift=0.2))
+    for crowd in (drifting, HeldCrowd(WORLD.pool, CROWD.answers(0, 150))):
+        for mine, whole in zip(crowd.answers_of(some, 2).tensors(), crowd.answers(0, 150, 2).tensors(), strict=True):
+            assert torch.equal(mine, whole[some])
+    for beyond in (-1, 150):
+        with pytest.raises(SettingError, match="not among the 150"):
+            CROWD.answers_of(torch.tensor([beyond]))
