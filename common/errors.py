@@ -22,6 +22,7 @@
     ├── EnrolmentError        1   an invitation, membership or certificate cannot be used
     │   └── NoMembership      1   none of the memberships here is the one that is meant
     ├── DeploymentError       1   a server process could not be started or stopped answering
+    ├── OutOfMemory           1   not even one item fits in what memory is left
     ├── PeopleError           1   a people plug-in answered with something unusable
     ├── FolderError           2   an output folder is not ours, or holds a run with other settings
     ├── ItemError             2   an item was never shown, or is rated already
@@ -125,6 +126,10 @@ class NoMembership(EnrolmentError):
 
 class DeploymentError(PlglError):
     """A server process could not be started, or stopped answering."""
+
+
+class OutOfMemory(PlglError):
+    """Memory, of the computer or of its GPU, does not hold even the smallest piece of the work."""
 
 
 class PeopleError(PlglError):

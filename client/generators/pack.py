@@ -6,6 +6,7 @@ every other file.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Mapping
@@ -16,10 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from client.generators import art, proof
+from client.generators import art, half, proof
+from client.generators.chunks import in_chunks
 from client.generators.fetched import FETCHABLE
 from client.generators.installed import InstalledPacks
 from client.generators.interface import LARGEST, SMALLEST, Output
+from client.generators.item_cache import ItemCache
 from client.generators.manifest import (
     CONDITIONS,
     FIRST_FORMAT,
@@ -33,6 +36,7 @@ from client.generators.manifest import (
 from client.generators.onnx import OPSET, OnnxModel
 from client.generators.pack_files import check_target, fingerprint, read_manifest, verified, write_pack
 from client.generators.pack_signature import signer_of
+from client.generators.speed import LARGEST_CHUNK, SpeedSettings
 from common.errors import DamagedPack, PackError, SettingError, UnknownGenerator
 from common.latents import LatentSpace
 
@@ -59,8 +63,9 @@ __all__ = [
 
 PACKS = Path(__file__).parent / "packs"
 
-_PIXELS_AT_ONCE = 1 << 17  # a few hundred MiB of intermediate values at most
+_PIXELS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 22}  # a few hundred MiB, or a few GiB, of intermediate values
 _LATENTS_AT_ONCE = 1 << 15
+_PROBED = 8  # items that float16 is checked on
 
 
 def known_generators() -> tuple[str, ...]:
@@ -116,6 +121,8 @@ class GeneratorPack:
         hash: SHA-256 of the canonical manifest; names the pack in priors and updates.
         latents: its latent space.
         signer: ``(32,)`` bytes of the public key that signed it, or None.
+        speed: how it runs; see `tuned`.
+        cache: items drawn before, read by `generate`; None for none. See `client.generators.ready`.
     """
 
     def __init__(
@@ -133,8 +140,12 @@ class GeneratorPack:
         self.hash = hashlib.sha256(manifest.encode()).hexdigest()
         self.latents = LatentSpace(manifest.dimension, manifest.law)
         self.signer = signer
+        self.speed = SpeedSettings()
+        self.cache: ItemCache | None = None
         self._content = content
         self._proven = proven
+        self._fitting: dict[tuple[int, ...], int] = {}  # by shape, where less fitted in memory than was thought
+        self._noise_on: dict[torch.device, dict[str, Tensor]] = {}
 
     @classmethod
     def open(cls, name_or_folder: str | Path, home: Path | None = None) -> GeneratorPack:
@@ -213,9 +224,12 @@ class GeneratorPack:
         """The network that draws; loaded when first used, after its first run in a child process if it is foreign."""
         if not self._is_trusted(GENERATOR):
             proof.must_hold(self.manifest, proof.prove_generator(self.manifest, self._content))
-        model = OnnxModel(self._content[GENERATOR], GENERATOR)
+        model = OnnxModel(self._content[GENERATOR], GENERATOR, self._device())
         if model.inputs != self.manifest.inputs:
             raise DamagedPack(f"{GENERATOR} takes {model.inputs}, not {self.manifest.inputs}; fetch the pack again")
+        if model.device.type == "cuda" and self.speed.half:
+            span = self.manifest.output.high - self.manifest.output.low
+            return half.faster(model, self._content[GENERATOR], self._probe(model.device), span)
         return model
 
     @cached_property
@@ -225,7 +239,7 @@ class GeneratorPack:
             raise PackError(f"pack {self.name!r} has no latent map yet; run: plgl generator map {self.folder}")
         if not self._is_trusted(LATENT_MAP):
             proof.prove_map(self.manifest, self._content)
-        model = OnnxModel(self._content[LATENT_MAP], LATENT_MAP)
+        model = OnnxModel(self._content[LATENT_MAP], LATENT_MAP, self._device())
         if model.inputs != ("latent",):
             raise DamagedPack(f"{LATENT_MAP} takes {model.inputs}, not ('latent',); fetch the pack again")
         return model
@@ -240,6 +254,14 @@ class GeneratorPack:
         """Values of the noise inputs."""
         return proof.noise_values(self.manifest)
 
+    def tuned(self, speed: SpeedSettings) -> GeneratorPack:
+        """The same pack, run in another way."""
+        other = copy.copy(self)
+        other.speed, other._fitting = speed, {}
+        for network in ("generator", "latent_map"):
+            other.__dict__.pop(network, None)
+        return other
+
     def generate(
         self,
         latents: Tensor,
@@ -252,7 +274,8 @@ class GeneratorPack:
         """Draw pictures, or make sounds or points.
 
         Guarantee: memory beyond the result stays bounded whatever ``n`` and ``size``; how the work is cut does not
-        change an item beyond rounding.
+        change an item beyond rounding. Latents on a GPU that the network runs on give items there, and nothing is
+        copied to the host on the way.
 
         Args:
             latents: ``(n, d)``; n may be 0.
@@ -263,33 +286,110 @@ class GeneratorPack:
             truncation: psi, from 0 to 10, of a pack that has it; None for its own.
 
         Returns:
-            ``(n, *output.shape)`` float32 within the output's range, on the CPU; pictures ``(n, 3, h, w)`` in [-1, 1].
+            ``(n, *output.shape)`` float32 within the output's range, on the device of the latents; pictures
+            ``(n, 3, h, w)`` in [-1, 1].
 
         Raises:
             SettingError: latents of another shape or not finite; a size out of range, or another size from a generator
                 that cannot be resized; an unknown condition or one of another shape; truncation where there is none.
             DamagedPack: the generator answers with something else than its manifest says.
+            OutOfMemory: not even one item fits.
         """
         latents = self._checked(latents)
         shape = self._shape(size)
-        given = self._conditions(conditions or {}, len(latents))
+        given = self._conditions(conditions or {}, latents)
         self._check_truncation(truncation)
-        media = torch.empty(len(latents), *shape)
-        chunk = max(1, 3 * _PIXELS_AT_ONCE // math.prod(shape))
-        for start in range(0, len(latents), chunk):
-            rows = slice(start, start + chunk)
-            part = {name: value[rows] for name, value in given.items()}
-            inputs = proof.network_inputs(
-                self.manifest, latents[rows], part, self.noise, truncation, (shape[-2:] if len(shape) == 3 else None)
-            )
-            drawn = self.generator.run(**inputs)
-            if drawn.shape != (len(latents[rows]), *shape):
-                wanted = (len(latents[rows]), *shape)
-                raise DamagedPack(f"{GENERATOR} drew {tuple(drawn.shape)}, not {wanted}; fetch the pack again")
-            media[rows] = drawn
-            if progress is not None:
-                progress(min(start + chunk, len(latents)))
+        media = latents.new_empty(len(latents), *shape)
+        missing = self._read(media, latents, given, truncation)
+        if len(missing) == len(latents):
+            self._draw(media, latents, given, truncation, progress)
+        elif len(missing):
+            fresh = media.new_empty(len(missing), *shape)
+            some = {name: value[missing] for name, value in given.items()}
+            self._draw(fresh, latents[missing], some, truncation, progress)
+            media[missing] = fresh
         return media
+
+    def keys(
+        self,
+        latents: Tensor,
+        size: int | None = None,
+        *,
+        conditions: Mapping[str, Tensor] | None = None,
+        truncation: float | None = None,
+    ) -> tuple[str, list[str]]:
+        """Group and names of items in an `ItemCache`; arguments as of `generate`."""
+        latents = self._checked(latents)
+        return self._keys(self._shape(size), latents, self._conditions(conditions or {}, latents), truncation)
+
+    def _keys(
+        self, shape: tuple[int, ...], latents: Tensor, given: Mapping[str, Tensor], truncation: float | None
+    ) -> tuple[str, list[str]]:
+        psi = self.manifest.truncation if truncation is None else truncation
+        group = f"{self.hash[:32]}-{'x'.join(map(str, shape))}" + ("" if psi is None else f"-{float(psi)!r}")
+        rows = [latents.cpu(), *(given[each.name].flatten(1).cpu() for each in self.manifest.conditions)]
+        content = torch.cat(rows, 1).contiguous().numpy()
+        start = hashlib.sha256(f"plgl-item-1 {self.hash} {group} ".encode())
+        names = []
+        for row in content:
+            each = start.copy()
+            each.update(row.tobytes())
+            names.append(each.hexdigest())
+        return group, names
+
+    def _read(self, media: Tensor, latents: Tensor, given: Mapping[str, Tensor], truncation: float | None) -> Tensor:
+        """Fill in what was drawn before; the rows ``(m,)`` that were not."""
+        if self.cache is None or not len(media):
+            return torch.arange(len(media))
+        group, names = self._keys(tuple(media.shape[1:]), latents, given, truncation)
+        missing = []
+        for row, name in enumerate(names):
+            found = self.cache.get(group, name, tuple(media.shape[1:]))
+            if found is None:
+                missing.append(row)
+            else:
+                media[row] = found
+        return torch.tensor(missing, dtype=torch.long)
+
+    def _draw(
+        self,
+        media: Tensor,
+        latents: Tensor,
+        given: Mapping[str, Tensor],
+        truncation: float | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Run the network in chunks, into ``media`` ``(n, *shape)``."""
+        model, shape = self.generator, tuple(media.shape[1:])
+        size = (shape[-2], shape[-1]) if len(shape) == 3 else None
+        inputs = proof.network_inputs(self.manifest, latents, given, self._noise(latents.device), truncation, size)
+        batched = {"latent", *given}
+
+        def work(rows: slice) -> None:
+            model.run(media[rows], **{n: value[rows] if n in batched else value for n, value in inputs.items()})
+
+        usual = max(1, 3 * _PIXELS_AT_ONCE[model.device.type] // math.prod(shape))
+        chunk = min(self.speed.items_at_once or usual, self._fitting.get(shape, LARGEST_CHUNK))
+        fitted = in_chunks(len(latents), chunk, work, progress)
+        if fitted < chunk:
+            self._fitting[shape] = fitted
+
+    def _noise(self, device: torch.device) -> dict[str, Tensor]:
+        """Values of the noise inputs, brought to a device once."""
+        if device not in self._noise_on:
+            self._noise_on[device] = {name: value.to(device) for name, value in self.noise.items()}
+        return self._noise_on[device]
+
+    def _device(self) -> torch.device | None:
+        """Where the networks shall run; None leaves it to what there is."""
+        if self.speed.device == "cuda" and not torch.cuda.is_available():
+            raise SettingError("device='cuda': there is no GPU that torch can use; say auto or cpu")
+        return None if self.speed.device == "auto" else torch.device(self.speed.device)
+
+    def _probe(self, device: torch.device) -> dict[str, Tensor]:
+        """Inputs for some typical items at the pack's own size."""
+        latents = self.latents.sample(_PROBED, torch.Generator().manual_seed(0)).to(device)
+        return proof.network_inputs(self.manifest, latents, self._conditions({}, latents), self._noise(device))
 
     def features(self, latents: Tensor, components: int | None = None) -> Tensor:
         """Perceptual features of latents, with a constant for the bias.
@@ -302,7 +402,7 @@ class GeneratorPack:
             components: ``k``, from 1 to the pack's own; None for all.
 
         Returns:
-            ``(n, k + 1)`` float64 on the CPU; the last column is 1.
+            ``(n, k + 1)`` float64 on the device of the latents; the last column is 1.
 
         Raises:
             SettingError: latents of another shape or not finite; more components than there are.
@@ -314,19 +414,21 @@ class GeneratorPack:
         k = self.components if components is None else components
         if not 1 <= k <= self.components:
             raise SettingError(f"components={k} must lie between 1 and the {self.components} of pack {self.name!r}")
-        features = torch.ones(len(latents), k + 1, dtype=torch.float64)
-        for start in range(0, len(latents), _LATENTS_AT_ONCE):
-            part = latents[start : start + _LATENTS_AT_ONCE]
-            found = model.run(latent=part)
-            if found.shape != (len(part), self.components) or not bool(found.isfinite().all()):
+        features = torch.ones(len(latents), k + 1, dtype=torch.float64, device=latents.device)
+
+        def work(rows: slice) -> None:
+            found = model.run(latent=latents[rows])
+            if found.shape != (len(latents[rows]), self.components) or not bool(found.isfinite().all()):
                 raise DamagedPack(f"{LATENT_MAP} does not answer with {self.components} finite numbers per latent")
-            features[start : start + len(part), :k] = found[:, :k].double()
+            features[rows, :k] = found[:, :k].double()
+
+        in_chunks(len(latents), _LATENTS_AT_ONCE, work)
         return features
 
     def _checked(self, latents: Tensor) -> Tensor:
         if latents.ndim != 2 or latents.shape[1] != self.latents.dimension:
             raise SettingError(f"latents of shape {tuple(latents.shape)} should be (n, {self.latents.dimension})")
-        latents = latents.detach().to("cpu", torch.float32)
+        latents = latents.detach().to(torch.float32)
         if not bool(latents.isfinite().all()):
             raise SettingError("latents hold NaN or infinite numbers; draw them again")
         return latents
@@ -342,15 +444,16 @@ class GeneratorPack:
             raise SettingError(f"size={size}: pack {self.name!r} only makes {own}; leave the size out")
         return (3, size, size)
 
-    def _conditions(self, given: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
-        """Every condition's value, ``(n, *shape)``."""
+    def _conditions(self, given: Mapping[str, Tensor], latents: Tensor) -> dict[str, Tensor]:
+        """Every condition's value, ``(n, *shape)``, where the latents are."""
+        n = len(latents)
         known = {each.name: each.shape for each in self.manifest.conditions}
         if unknown := sorted(given.keys() - known.keys()):
             names = ", ".join(known) or "none"
             raise SettingError(f"condition {unknown[0]!r} is unknown to pack {self.name!r}; it has: {names}")
         values = {}
         for name, shape in known.items():
-            value = given.get(name, self.defaults[name]).detach().to("cpu", torch.float32)
+            value = given.get(name, self.defaults[name]).detach().to(latents.device, torch.float32)
             if tuple(value.shape) not in (shape, (n, *shape)):
                 raise SettingError(f"condition {name!r} of shape {tuple(value.shape)} should be {shape} or (n, ...)")
             if not bool(value.isfinite().all()):

@@ -59,7 +59,7 @@ def network_inputs(
 
     Args:
         manifest: of the pack.
-        latents: ``(n, d)`` float32.
+        latents: ``(n, d)`` float32; their device is that of all inputs, where conditions and noise lie there too.
         conditions: each ``(n, *shape)``, or ``shape`` for all items alike.
         noise: as from `noise_values`.
         truncation: psi; None for the pack's own.
@@ -71,9 +71,11 @@ def network_inputs(
         inputs[each.name] = value if value.ndim > len(each.shape) else value.expand(len(latents), *each.shape)
     inputs |= {each.name: noise[each.name] for each in manifest.noise}
     if manifest.truncation is not None:
-        inputs["truncation"] = torch.tensor([manifest.truncation if truncation is None else truncation])
+        inputs["truncation"] = torch.tensor(
+            [manifest.truncation if truncation is None else truncation], device=latents.device
+        )
     if manifest.resizable:
-        inputs["grid"] = art.pixel_grid(*(size or (manifest.height, manifest.width)))
+        inputs["grid"] = art.pixel_grid(*(size or (manifest.height, manifest.width))).to(latents.device)
     return inputs
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from client.generators.pack import GENERATOR, LATENT_MAP, MANIFEST, PACKS, GeneratorPack, Manifest, known_generators
+from client.generators.speed import SpeedSettings
 from common.errors import DamagedPack, FolderError, PackError, SettingError, UnknownGenerator
 
 
@@ -120,12 +121,11 @@ def test_swapped_networks_are_refused(folder: Path) -> None:
         pack.features(draws(pack, 1))
 
 
-def test_drawing_in_chunks_draws_the_same_pictures(art: GeneratorPack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_in_chunks_draws_the_same_pictures(art: GeneratorPack) -> None:
     latents = draws(art, 11)
     whole = art.generate(latents, 32)
-    monkeypatch.setattr("client.generators.pack._PIXELS_AT_ONCE", 4 * 32 * 32)
     seen: list[int] = []
-    parts = art.generate(latents, 32, seen.append)
+    parts = art.tuned(SpeedSettings(items_at_once=4)).generate(latents, 32, seen.append)
     assert seen == [4, 8, 11]
     assert float((whole - parts).abs().max()) < 1e-4
 
