@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from client.generators.packs_cli import Home, Json, Name, add, check_pack, remove, sign
+from client.generators.training.cli import train
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
     from client.generators.latent_map import Progress as Report
@@ -29,9 +30,10 @@ app.command("add")(add)
 app.command("check")(check_pack)
 app.command("sign")(sign)
 app.command("remove")(remove)
+app.command("train")(train)
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
-AVATAR_STEPS, AVATAR_SEED = 4500, 3  # as in `AvatarSettings`, without importing torch for the help
+AVATAR_STEPS, AVATAR_SEED = 3200, 3  # as in `AvatarSettings`, without importing torch for the help
 Seed = Annotated[int, typer.Option(help="Where the random numbers start; the same seed gives the same result.")]
 
 
@@ -149,7 +151,7 @@ def learn_map(
 @app.command()
 def sample(
     name: Name,
-    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write; WAV of sounds.")],
     count: Annotated[int, typer.Option(min=1, max=10_000, help="Pictures.")] = 24,
     size: Annotated[int, typer.Option(min=16, max=1024, help="Height and width of each, pixels.")] = 128,
     columns: Annotated[int, typer.Option(min=1, help="Pictures in a row.")] = 8,
@@ -157,15 +159,17 @@ def sample(
     seed: Seed = 0,
     home: Home = None,
 ) -> None:
-    """Draw a contact sheet of random pictures."""
+    """Draw a contact sheet of random pictures; of sounds, one WAV file with one after the other."""
     import torch
 
     from client.generators.pack import GeneratorPack
+    from client.generators.sounds import wav_file
     from common.errors import SettingError
     from common.files import write_atomically
 
     pack = GeneratorPack.open(name, home)
-    if pack.manifest.output.kind != "image":
+    output = pack.manifest.output
+    if output.kind == "points":
         raise SettingError(f"{name} makes {_makes(_about(pack))}; a sheet shows pictures")
     latents = pack.latents.sample(count, torch.Generator().manual_seed(seed))
     with _progress() as report:
@@ -175,6 +179,10 @@ def sample(
             lambda done: report("drawing", done, count),
             truncation=truncation,
         )
+    if output.kind == "audio":
+        write_atomically(out, wav_file(pictures.flatten(), output.sample_rate))
+        print(f"wrote {out}")
+        return
     write_atomically(out, contact_sheet(pictures, columns))
     print(f"wrote {out}")
 

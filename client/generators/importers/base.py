@@ -56,6 +56,7 @@ class Imported:
         origin: the file it came from.
         onnx: the network as an ONNX file with these input names and one output, where it is one already; it is then
             taken as it is, and ``network`` must agree with it.
+        written: writes the network as such a file, where that is quicker than tracing all of it; None for tracing.
 
     Raises:
         SettingError: something does not fit together.
@@ -74,6 +75,7 @@ class Imported:
     truncation: float | None = None
     origin: Origin | None = None
     onnx: bytes | None = None
+    written: Callable[[], bytes] | None = None
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.conditions] + [each.name for each in self.noise]
@@ -288,7 +290,7 @@ def _exported(imported: Imported) -> bytes:
     if imported.truncation is not None:
         inputs["truncation"] = torch.tensor([imported.truncation])
     try:
-        return export(imported.network, inputs, "media", dynamic)
+        return imported.written() if imported.written else export(imported.network, inputs, "media", dynamic)
     except Exception as error:  # the exporter raises whatever the network's operations bring about
         cause = error.__cause__ or error  # the exporter's own words are advice to change its code
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]

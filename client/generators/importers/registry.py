@@ -13,6 +13,7 @@ MODULES = {
     "stackgan": "client.generators.importers.stackgan",
     "progan": "client.generators.importers.progan",
     "diffusers": "client.generators.importers.diffusers_pipeline",
+    "vae": "client.generators.importers.vae",
     "dcgan": "client.generators.importers.dcgan",
     "onnx": "client.generators.importers.onnx_file",
     "torch": "client.generators.importers.torch_module",

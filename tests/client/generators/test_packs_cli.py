@@ -63,6 +63,7 @@ def test_a_file_is_added_mapped_signed_shared_checked_and_removed(home: Path, mo
     assert about["sound"]
     assert about["pack"] == signed["pack"] == GeneratorPack.open("my-net", tmp_path / "elsewhere").hash
 
+    assert "900 s" in call("check", "my-net")  # what it needs was allowed when it was added
     promises = {each["promise"]: each["kept"] for each in about["promises"]}
     assert list(promises) == ["hashes", "signature", "operators", "shapes", "first run", "value range", "finite",
                               "deterministic", "latent map"]  # fmt: skip
