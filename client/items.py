@@ -10,6 +10,7 @@ from torch import Tensor
 
 from client.classifiers.base import Points
 from client.generators.pack import GeneratorPack
+from client.generators.sounds import sound_pictures
 
 KEPT = 256  # pictures kept in memory
 
@@ -36,11 +37,14 @@ class Item:
 
     @property
     def media(self) -> Tensor:
-        """``(3, h, w)`` float32 in [-1, 1], at the generator's own size."""
+        """``(3, h, w)`` float32 in [-1, 1], at the generator's own size; of a sound its ``(samples,)``."""
         return self._draw(self.id, None)
 
     def picture(self, size: int | None = None) -> Tensor:
-        """``(3, size, size)`` float32 in [-1, 1]; other sizes only from a generator that can be resized."""
+        """``(3, size, size)`` float32 in [-1, 1]; other sizes only from a generator that can be resized.
+
+        A sound's picture is its spectrum over time, see `sounds.sound_pictures`, at any size.
+        """
         return self._draw(self.id, size)
 
 
@@ -81,7 +85,7 @@ class Catalogue:
         missing = [id for id in dict.fromkeys(ids) if (id, size) not in self._drawn]
         fresh: dict[int, Tensor] = {}
         if missing:
-            fresh = dict(zip(missing, self._pack.generate(self._latents[missing], size), strict=True))
+            fresh = dict(zip(missing, self._made(self._latents[missing], size), strict=True))
         found = [fresh[id] if id in fresh else self._drawn[id, size] for id in ids]
         for id, picture in fresh.items():
             self._drawn[id, size] = picture
@@ -89,7 +93,13 @@ class Catalogue:
             self._drawn.move_to_end((id, size))
         while len(self._drawn) > KEPT:
             self._drawn.popitem(last=False)
-        return torch.stack(found) if found else self._pack.generate(self._latents[:0], size)
+        return torch.stack(found) if found else self._made(self._latents[:0], size)
+
+    def _made(self, latents: Tensor, size: int | None) -> Tensor:
+        rate = self._pack.manifest.output.sample_rate
+        if size is None or not rate:
+            return self._pack.generate(latents, size)
+        return sound_pictures(self._pack.generate(latents), rate, size)
 
     def _picture(self, id: int, size: int | None) -> Tensor:
         self.draw([id], size)

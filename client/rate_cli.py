@@ -400,20 +400,21 @@ def _display(
     from client.half_blocks import colour_depth
     from client.terminal_display import Blocks, Sheets
 
-    resizable = session.pack.manifest.resizable
+    resizable, sample_rate = session.pack.manifest.resizable, session.pack.manifest.output.sample_rate
     if as_json:
-        return Sheets(io.StringIO(), pictures, resizable=resizable)
+        return Sheets(io.StringIO(), pictures, resizable=resizable, sample_rate=sample_rate)
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     depth = colour_depth(os.environ, sys.stdout.isatty() and unicode)
-    if pictures is None and depth is not None:
+    if pictures is None and depth is not None and not sample_rate:  # a sound needs a file to be played from
         screen = not keys.scripted
         return opened.enter_context(
             Blocks(sys.stdout, depth, shutil.get_terminal_size, resizable=resizable, screen=screen)
         )
     if pictures is None and not keys.scripted:
         pictures = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="plgl-")))
-        print(f"this terminal shows no colours: open the pictures in {pictures}; they are removed at the end")
-    return Sheets(sys.stdout, pictures, resizable=resizable)
+        why = "a terminal plays no sound" if sample_rate else "this terminal shows no colours"
+        print(f"{why}: open the {'sounds' if sample_rate else 'pictures'} in {pictures}; they are removed at the end")
+    return Sheets(sys.stdout, pictures, resizable=resizable, sample_rate=sample_rate)
 
 
 def farewell(session: Session, answered: int, kept: Path | None) -> list[str]:

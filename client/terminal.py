@@ -294,8 +294,10 @@ class Deck:
 
     def _save(self, items: Sequence[Item]) -> str:
         path = (self._folder or Path()) / f"plgl-wall-{items[0].id:06d}.png"
-        save(path, items, 4, self.session.pack.manifest.resizable)
-        return f"saved {path}, readable by anybody who has the file"
+        manifest = self.session.pack.manifest
+        sounds = save(path, items, 4, manifest.resizable, manifest.output.sample_rate)
+        beside = f" and {len(sounds)} sounds beside it" if sounds else ""
+        return f"saved {path}{beside}, readable by anybody who has the file"
 
     def _history(self, question: Question) -> None:
         rated = self.session.history

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from client.generators.cli import contact_sheet
+from client.generators.sounds import wav_file
 from client.half_blocks import RESET, Depth, beside, half_blocks
 from client.items import Item
 from common.errors import StorageError
@@ -191,18 +192,19 @@ class Sheets:
 
     screen = False
 
-    def __init__(self, out: TextIO, folder: Path | None, *, resizable: bool) -> None:
+    def __init__(self, out: TextIO, folder: Path | None, *, resizable: bool, sample_rate: int = 0) -> None:
         """Write files.
 
         Args:
             out: for the text.
             folder: for the files, made if it is missing; None for text alone.
             resizable: whether the generator draws any size.
+            sample_rate: of a generator of sounds, per second; each sound is then a WAV file beside its picture.
 
         Raises:
             StorageError: the folder cannot be made.
         """
-        self._out, self._folder, self._resizable = out, folder, resizable
+        self._out, self._folder, self._resizable, self._sample_rate = out, folder, resizable, sample_rate
         self.written: list[Path] = []
         if folder is not None:
             try:
@@ -215,9 +217,10 @@ class Sheets:
         lines = [frame.notice, frame.title]
         if self._folder is not None:
             path = self._folder / f"{frame.kind}-{frame.items[0].id:06d}.png"
-            save(path, frame.items, frame.across, self._resizable)
-            self.written.append(path)
+            sounds = save(path, frame.items, frame.across, self._resizable, self._sample_rate)
+            self.written += [path, *sounds]
             lines.append(f"  {path}: {' | '.join(frame.captions)}")
+            lines += [f"  play {sound}" for sound in sounds]
         lines += [frame.status, frame.keys.replace("\xa0", " ")]
         self._out.write("".join(f"{line}\n" for line in lines if line))
         self._out.flush()
@@ -232,11 +235,19 @@ class Sheets:
         self._out.write(line + "\n")
 
 
-def save(path: Path, items: Sequence[Item], across: int, resizable: bool) -> None:
-    """Write pictures side by side to one PNG file.
+def save(path: Path, items: Sequence[Item], across: int, resizable: bool, sample_rate: int = 0) -> list[Path]:
+    """Write pictures side by side to one PNG file, and sounds to WAV files beside it.
+
+    Returns:
+        The files with sounds, one for each item where ``sample_rate`` is not 0.
 
     Raises:
         StorageError: the disk refuses.
     """
-    pictures = torch.stack([item.picture(SHEET) if resizable else item.media for item in items])
+    anywhere = resizable or sample_rate > 0
+    pictures = torch.stack([item.picture(SHEET) if anywhere else item.media for item in items])
     write_atomically(path, contact_sheet(pictures, across))
+    sounds = [path.with_name(f"{path.stem}-{i + 1}.wav") for i in range(len(items) if sample_rate else 0)]
+    for sound, item in zip(sounds, items, strict=False):
+        write_atomically(sound, wav_file(item.media, sample_rate))
+    return sounds

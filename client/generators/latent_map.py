@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from client.generators.onnx import export
 from client.generators.pack import GeneratorPack
 from client.generators.pictures import FeatureScale, picture_blocks
+from client.generators.sounds import sound_blocks
 from common.errors import DamagedPack, SettingError
 
 Progress = Callable[[str, int, int], None]
@@ -160,11 +161,18 @@ def learn_latent_map(pack: GeneratorPack, settings: LatentMapSettings, progress:
 
 
 def describe(pack: GeneratorPack, latents: Tensor, size: int, report: Progress) -> dict[str, Tensor]:
-    """Perceptual features, by kind, of the pictures of ``latents`` ``(n, d)``, at ``size`` where that is possible."""
-    side = size if pack.manifest.resizable else None
+    """Perceptual features, by kind, of what is made of ``latents`` ``(n, d)``; pictures at ``size`` where possible.
+
+    Raises:
+        SettingError: the generator makes neither pictures nor sounds.
+    """
+    side, output = size if pack.manifest.resizable else None, pack.manifest.output
+    if output.kind not in ("image", "audio"):
+        raise SettingError(f"{pack.name} makes {output.kind}; a latent map is learned from pictures or sounds")
     found = []
     for part in torch.split(latents, _PICTURES_AT_ONCE):
-        found.append(picture_blocks(pack.generate(part, side)))
+        made = pack.generate(part, side)
+        found.append(sound_blocks(made, output.sample_rate) if output.kind == "audio" else picture_blocks(made))
         report("drawing", min(len(found) * _PICTURES_AT_ONCE, len(latents)), len(latents))
     return {kind: torch.cat([blocks[kind] for blocks in found]) for kind in found[0]}
 

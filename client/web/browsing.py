@@ -30,6 +30,17 @@ def picture(deck: Table, file: str) -> Response:
     return Response(deck.pictures.get(item, size), media_type="image/jpeg")
 
 
+@router.get("/sounds/{file}")
+def sound(deck: Table, file: str) -> Response:
+    """A sound, as ``<item>.wav``; pictures have none."""
+    if not file.endswith(".wav") or not deck.pictures.sample_rate:
+        raise HTTPException(404)
+    number = item_named(deck, file.removesuffix(".wav"))
+    with deck.lock:
+        item = deck.session.item(number)
+    return Response(deck.pictures.sound(item), media_type="audio/wav")
+
+
 @router.get("/wall")
 def wall(deck: Table) -> HTMLResponse:
     """What was made for this person; made now where there is none and something is known."""

@@ -61,10 +61,12 @@ def export_csv(deck: Table, noticed: bool = False) -> Response:
 
 @router.get("/save/{name}")
 def save(deck: Table, name: str, recipe: bool = False) -> Response:
-    """A picture as PNG, with or without what is needed to make it again."""
+    """A picture as PNG, with or without what is needed to make it again; a sound as WAV."""
     number = item_named(deck, name)
     with deck.lock:
         item = deck.session.item(number)
+    if deck.pictures.sample_rate:
+        return _file(deck.pictures.sound(item), "audio/wav", f"{deck.session.pack.name}-{number}.wav")
     content = deck.pictures.save(item, recipe=recipe)
     return _file(content, "image/png", f"{deck.session.pack.name}-{number}{'-recipe' if recipe else ''}.png")
 

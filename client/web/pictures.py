@@ -1,4 +1,7 @@
-"""Pictures as the browser takes them: drawn, made small, kept in memory and nowhere else."""
+"""Pictures and sounds as the browser takes them: made, kept in memory and nowhere else.
+
+A sound has a picture too, of its spectrum over time; so it appears wherever pictures do.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,16 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from client.generators.pack import GeneratorPack
+from client.generators.sounds import sound_pictures, wav_file
 from client.items import Item
+from common.errors import SettingError
 
 Kind = Literal["big", "medium", "small"]
 SIZES: dict[Kind, int] = {"big": 448, "medium": 256, "small": 96}  # pixels, on the longer side, at most
 SAVED = 1024  # pixels of a saved picture, where the generator can draw any size
 KEPT = 600  # encoded pictures in memory, a few tens of MB
 QUALITY = 90
+_SOUNDS = 32  # files in memory, a few MB at most for seconds of speech
 
 
 def tag(latent: Tensor) -> str:
@@ -37,7 +43,32 @@ class Pictures:
         self._pack = pack
         self._sizes = {kind: min(size, largest) for kind, size in SIZES.items()}
         self._kept: OrderedDict[tuple[str, Kind], bytes] = OrderedDict()
+        self._sounds: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples in a second of sound; 0 from a generator of pictures."""
+        return self._pack.manifest.output.sample_rate
+
+    def sound(self, item: Item) -> bytes:
+        """A sound as a WAV file, made when it is first asked for.
+
+        Raises:
+            SettingError: the generator makes pictures.
+        """
+        if not self.sample_rate:
+            raise SettingError(f"{self._pack.name} makes pictures; it has no sounds")
+        name = tag(item.latent)
+        with self._lock:
+            found = self._sounds.get(name)
+        if found is None:
+            found = wav_file(self._pack.generate(item.latent[None])[0], self.sample_rate)
+            with self._lock:
+                self._sounds[name] = found
+                while len(self._sounds) > _SOUNDS:
+                    self._sounds.popitem(last=False)
+        return found
 
     def prepare(self, items: Sequence[Item], kind: Kind = "big") -> None:
         """Draw and encode what is missing, all together."""
@@ -88,6 +119,7 @@ class Pictures:
         """Drop all that is kept."""
         with self._lock:
             self._kept.clear()
+            self._sounds.clear()
 
     def _size(self, kind: Kind) -> int | None:
         return self._sizes[kind] if self._pack.manifest.resizable else None
@@ -95,7 +127,8 @@ class Pictures:
     def _draw(self, latents: list[Tensor], size: int | None) -> Tensor:
         import torch
 
-        return self._pack.generate(torch.stack(latents), size)
+        made = self._pack.generate(torch.stack(latents), size)
+        return sound_pictures(made, self.sample_rate, self._sizes["big"]) if self.sample_rate else made
 
     def _keep(self, name: str, kind: Kind, content: bytes) -> None:
         with self._lock:

@@ -71,7 +71,7 @@ def stage(deck: Deck) -> dict[str, Any]:
         last = deck.last
         return {
             "question": question,
-            "pictures": _pictures(question, favourites),
+            "pictures": _pictures(deck, question, favourites),
             "sentence": _sentence(question),
             "last": None if last is None else _last(deck, last, favourites),
             "can_undo": last is not None or bool(deck.session.history),
@@ -88,7 +88,7 @@ def ahead(deck: Deck) -> dict[str, Any]:
     """Pictures to load before they are needed, and how far the session has come."""
     with deck.lock:
         return {
-            "ahead": [picture for question in deck.ahead for picture in _pictures(question, set())],
+            "ahead": [picture for question in deck.ahead for picture in _pictures(deck, question, set())],
             "progress": progress(deck),
         }
 
@@ -115,15 +115,18 @@ def _sentence(question: Question) -> str:
     return question.mode.question
 
 
-def _pictures(question: Question, favourites: set[int]) -> list[dict[str, Any]]:
+def _pictures(deck: Deck, question: Question, favourites: set[int]) -> list[dict[str, Any]]:
     answers = question.mode.answers if len(question.items) > 1 else (None,)
+    sound = deck.pictures.sample_rate > 0
+    word = "Sound" if sound else "Picture"
     return [
         {
             "name": picture,
             "item": item,
             "answer": answer,
-            "alt": f"Picture {answer.name.upper()}, item {item}" if answer else f"Picture, item {item}",
+            "alt": f"{word} {answer.name.upper()}, item {item}" if answer else f"{word}, item {item}",
             "favourite": item in favourites,
+            "sound": sound,
         }
         for item, picture, answer in zip(question.items, question.pictures, answers, strict=False)
     ]
@@ -164,6 +167,7 @@ def tiles(deck: Deck, items: Sequence[Item], chances: Sequence[float] | None = N
             "name": name(item),
             "item": item.id,
             "favourite": item.id in favourites,
+            "sound": deck.pictures.sample_rate > 0,
             "chance": None if guess is None else f"{100 * guess:.0f} %",
         }
         for item, guess in zip(items, guesses, strict=True)
@@ -258,6 +262,7 @@ def item(deck: Deck, number: int) -> dict[str, Any]:
         "chance": None if chance is None else f"{100 * chance:.0f} %",
         "pack": f"{deck.session.pack.name} {deck.session.pack.version}",
         "large": deck.session.pack.manifest.resizable,
+        "sound": deck.pictures.sample_rate > 0,
         "side": SAVED if deck.session.pack.manifest.resizable else deck.session.pack.manifest.height,
     }
 

@@ -53,7 +53,7 @@ function toggleHelp() {
 document.addEventListener("keydown", (event) => {
   if (event.altKey || event.repeat || event.isComposing) return;
   const at = document.activeElement;
-  if (at && at.matches("input, textarea, select")) return;
+  if (at && at.matches("input, textarea, select, audio")) return; // a player has keys of its own
   if (event.key === "?") return event.preventDefault(), toggleHelp();
   const keys = deck() && deck().dataset.keys;
   if (!keys || help().open) return;
@@ -76,6 +76,13 @@ document.addEventListener("click", (event) => {
   const pressed = event.target.closest(".stage button");
   if (pressed && event.detail > 0) setTimeout(() => pressed.blur(), 0);
 });
+
+// -- sounds: one at a time, and the one that plays is the one that is pointed at
+
+document.addEventListener("play", (event) => {
+  for (const other of document.querySelectorAll("audio")) if (other !== event.target) other.pause();
+  point(event.target.closest(".stage [data-picture]"));
+}, true);
 
 // -- swipes
 

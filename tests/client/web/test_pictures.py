@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from client.generators.interface import Output
 from client.items import Item
 from client.web.pictures import Pictures, tag
 
@@ -17,7 +18,7 @@ from client.web.pictures import Pictures, tag
 class Fixed:
     """A generator that draws one size only, and says how often it was asked."""
 
-    manifest: Any = field(default_factory=lambda: SimpleNamespace(resizable=False))
+    manifest: Any = field(default_factory=lambda: SimpleNamespace(resizable=False, output=Output(shape=(3, 300, 200))))
     drawn: list[int] = field(default_factory=list)
 
     def generate(self, latents: Tensor, size: int | None = None) -> Tensor:
