@@ -170,7 +170,7 @@ def _script(
 ) -> None:
     from client.flows.script import mean_share, run_script, trust
 
-    believed = trust(checkpoint.settings.shapes, 400)
+    believed = trust(checkpoint.settings.shapes, 200)
     total = settings.seeds * (1 + settings.control) * (settings.injections + 1)
     done: list[Row] = []
     with _progress("measuring", total, as_json) as tell:

@@ -18,7 +18,7 @@ def true_shapes(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_true_shapes_are_known_and_noise_is_not_taken_for_one() -> None:
-    believed = trust(SHAPES, 300)
+    believed = trust(SHAPES, 200)
     assert believed.error <= 0.02
     assert believed.noise == 0
 
