@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from common.errors import SettingError
 from common.privacy import accounting, correlated, fixed_point, sampled
-from common.privacy.correlated import BandedStream, BltStream, Participation, Stream
+from common.privacy.correlated import BandedStream, Blt, BltStream, Participation, Stream
 from common.privacy.noise import Randomness, discrete_gaussian, system_randomness
 from common.privacy.sampled import Sampling, SamplingSettings
 from common.privacy.settings import PrivacySettings
@@ -66,21 +66,17 @@ class BandedNoise:
     """
 
     def __init__(self, settings: SamplingSettings, bands: int = 10, randomness: Randomness = system_randomness) -> None:
-        if settings.sampling is not Sampling.POISSON:
-            raise SettingError(f"sampling={settings.sampling} has no proof for banded noise; use {Sampling.POISSON}")
-        if not 1 <= bands <= settings.rounds:
-            raise SettingError(f"bands={bands} must be between 1 and rounds={settings.rounds}; try 10")
-        if settings.people < bands * settings.cohort:
-            raise SettingError(
-                f"{settings.people} people in bands={bands} groups are fewer than cohort={settings.cohort} each; "
-                f"use at most {settings.people // settings.cohort} bands"
-            )
+        check_bands(settings, bands)
         self.settings, self.bands = settings, bands
         self.rounds, self.norm_bound, self.denominator = settings.rounds, settings.norm_bound, float(settings.cohort)
         # One group as a training of its own; where groups differ by one person the smaller sets the chance of all.
         self.group = dataclasses.replace(settings, people=settings.people // bands, rounds=-(-settings.rounds // bands))
         self._draw = Draw(randomness)
-        self._rows = _Rows(BandedStream(self.coefficients), randomness)
+        self._randomness = randomness
+
+    @functools.cached_property
+    def _rows(self) -> _Rows:
+        return _Rows(BandedStream(self.coefficients), self._randomness)
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -142,18 +138,19 @@ class BltNoise:
     ) -> None:
         if not settings.private:
             raise SettingError("epsilon=inf needs no correlated noise; ask for a finite epsilon")
-        self.participation = Participation(rounds=rounds, separation=separation, most=settings.participations)
-        if separation * settings.participations < rounds:
-            raise SettingError(
-                f"rounds={rounds} are more than separation={separation} times participations="
-                f"{settings.participations}, so nobody would be left for the last ones; raise one of the two"
-            )
-        if settings.expected_people < separation:
-            raise SettingError(f"separation={separation} must be at most expected_people={settings.expected_people}")
+        self.participation = turns(settings, rounds, separation)
         self.settings, self.rounds, self.norm_bound = settings, rounds, settings.norm_bound
         self.denominator = settings.expected_people / separation
-        self.blt = correlated.optimise_blt(self.participation, buffers)
-        self._rows = _Rows(BltStream(self.blt), randomness)
+        self.buffers, self._randomness = buffers, randomness
+
+    @functools.cached_property
+    def blt(self) -> Blt:
+        """The factorisation, optimised when it is first needed."""
+        return correlated.optimise_blt(self.participation, self.buffers)
+
+    @functools.cached_property
+    def _rows(self) -> _Rows:
+        return _Rows(BltStream(self.blt), self._randomness)
 
     @functools.cached_property
     def sensitivity(self) -> float:
@@ -202,6 +199,32 @@ class BltNoise:
     def _sigma(self, numbers: int) -> float:
         z = accounting.noise_multiplier(self.settings.epsilon, self.settings.delta)
         return math.sqrt(accounting.integer_variance(z, self.norm_bound, numbers)) * self.sensitivity
+
+
+def check_bands(settings: SamplingSettings, bands: int) -> None:
+    """Raise where ``BandedNoise`` has no proof, too few rounds or too few people."""
+    if settings.sampling is not Sampling.POISSON:
+        raise SettingError(f"sampling={settings.sampling} has no proof for banded noise; use {Sampling.POISSON}")
+    if not 1 <= bands <= settings.rounds:
+        raise SettingError(f"bands={bands} must be between 1 and rounds={settings.rounds}; try 10")
+    if settings.people < bands * settings.cohort:
+        raise SettingError(
+            f"{settings.people} people in bands={bands} groups are fewer than cohort={settings.cohort} each; "
+            f"use at most {settings.people // settings.cohort} bands"
+        )
+
+
+def turns(settings: PrivacySettings, rounds: int, separation: int) -> Participation:
+    """How often people take part under ``BltNoise``; raises where there are too few rounds, turns or people."""
+    participation = Participation(rounds=rounds, separation=separation, most=settings.participations)
+    if separation * settings.participations < rounds:
+        raise SettingError(
+            f"rounds={rounds} are more than separation={separation} times participations="
+            f"{settings.participations}, so nobody would be left for the last ones; raise one of the two"
+        )
+    if settings.expected_people < separation:
+        raise SettingError(f"separation={separation} must be at most expected_people={settings.expected_people}")
+    return participation
 
 
 def _described(factorisation: str) -> str:

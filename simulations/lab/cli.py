@@ -39,6 +39,9 @@ def privacy(
     participations: Annotated[str, typer.Option(help="Rounds, e.g. 1,4,16; 0 for what suits each method.")] = "",
     strategy: Annotated[str, typer.Option(help="Methods, e.g. dp-em,fedrep; the first is the one compared.")] = "",
     shared: Annotated[str, typer.Option(help="How much people have in common, e.g. 1,0.9,0.5,0.")] = "",
+    mechanism: Annotated[
+        str, typer.Option(help="Who is asked: everyone,poisson,truncated,banded,blt; see also --set rounds=100.")
+    ] = "",
     repeats: Repeats = 3,
     seed: Seed = 0,
     sets: Set = [],  # noqa: B006
@@ -56,7 +59,7 @@ def privacy(
 
     axes = {
         "epsilons": epsilon, "people": people, "participations": participations, "strategies": strategy,
-        "shared": shared, "repeats": str(repeats), "seed": str(seed),
+        "shared": shared, "mechanism": mechanism, "repeats": str(repeats), "seed": str(seed),
     }  # fmt: skip
     given = [f"{name}={text}" for name, text in axes.items() if text]
     grid = assigned([*given, *sets], experiment.PrivacyGrid())

@@ -1,7 +1,7 @@
 """``plgl simulate privacy``: what does epsilon cost, for how many people, with which method?
 
-A cell is one strategy with one budget on one crowd. Crowds, newcomers and their questions are the same for all
-strategies, budgets and participations of a repeat, so differences are paired.
+A cell is one strategy with one budget on one crowd, protected by one mechanism. Crowds, newcomers and their questions
+are the same for all strategies, budgets, mechanisms and participations of a repeat, so differences are paired.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from simulations.lab.grid import Cell
 from simulations.lab.lab_run import LabRun
 from simulations.lab.scene import Scene, check_axis
 from simulations.lab.sweep import carry_out_all
-from simulations.lab.trial import Trial, takes_budget
+from simulations.lab.trial import Trial, takes_budget, takes_mechanism
+from simulations.protection import EVERYONE, Protection
 from simulations.run_folder import RunFolder
 
 COMMAND = "simulate privacy"
+_SHAPE = ("mechanism", "rounds", "cohort", "bands", "separation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,15 @@ class PrivacyGrid(Scene):
     Attributes:
         epsilons: budgets over all rounds together; infinity for no noise.
         people: who take part.
-        participations: rounds, everybody in each; 0 for as many as suit each strategy.
+        participations: rounds, everybody in each where the mechanism asks everyone; 0 for what suits each strategy.
         shared: how much people have in common, 0 (nothing) to 1 (archetypes only).
         archetypes: of the population.
+        mechanism: who is asked and what noise is added, some of ``simulations.protection.MECHANISMS``. Strategies that
+            protect people themselves, or nobody, ask everyone whatever stands here.
+        rounds: of every training, instead of ``participations``, which is a poor name for it where few are asked.
+        cohort: expected people in a round of poisson, truncated and banded; 0 for a tenth of the people.
+        bands: groups asked in turn, and coefficients of the noise; banded only.
+        separation: rounds from one participation of a person to the next; blt only.
     """
 
     epsilons: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
@@ -43,10 +51,32 @@ class PrivacyGrid(Scene):
     participations: tuple[int, ...] = (0,)
     shared: tuple[float, ...] = (0.9,)
     archetypes: int = 5
+    mechanism: tuple[str, ...] = (EVERYONE,)
+    rounds: int = 0
+    cohort: int = 0
+    bands: int = 4
+    separation: int = 4
+
+    @property
+    def names_mechanism(self) -> bool:
+        """Whether cells and tables say which mechanism: not where everyone is asked throughout."""
+        return self.mechanism != (EVERYONE,)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything the numbers depend on; the shape of mechanisms only where there are any."""
+        unused = () if self.names_mechanism or self.rounds else _SHAPE
+        return {name: value for name, value in asdict(self).items() if name not in unused} | {"items": self.pack()}
 
     def _check_axes(self) -> None:
-        for name in ("epsilons", "people", "participations", "shared"):
+        for name in ("epsilons", "people", "participations", "shared", "mechanism"):
             check_axis(name, getattr(self, name))
+        if self.rounds < 0:
+            raise SettingError(f"rounds={self.rounds} must be >= 1, or 0 for what participations says")
+        if self.rounds and self.participations != (0,):
+            raise SettingError(
+                f"rounds={self.rounds} and participations={','.join(map(str, self.participations))} are two names of "
+                "the same thing; give one of them"
+            )
         if min(self.participations) < 0:
             raise SettingError(
                 f"participations={min(self.participations)} must be >= 1, or 0 for what suits a strategy"
@@ -57,15 +87,21 @@ class PrivacyGrid(Scene):
     def cells(self) -> list[Cell]:
         """All points of the grid, small crowds first; one cell for all budgets where a strategy takes none."""
         found = []
-        for repeat, people, shared, participations, strategy in product(
-            range(self.repeats), sorted(self.people), self.shared, self.participations, self.strategies
+        for repeat, people, shared, participations, mechanism, strategy in product(
+            range(self.repeats), sorted(self.people), self.shared, self.participations, self.mechanism, self.strategies
         ):
+            if not takes_mechanism(strategy):
+                if mechanism != self.mechanism[0]:
+                    continue  # once is enough
+                mechanism = EVERYONE
+            named: dict[str, Value] = {"mechanism": mechanism} if self.names_mechanism else {}
             for epsilon in self.epsilons if takes_budget(strategy) else (math.inf,):
                 axes: dict[str, Value] = {
                     "strategy": strategy,
                     "shared": shared,
                     "people": people,
-                    "participations": participations,
+                    "participations": self.rounds or participations,
+                    **named,
                     "epsilon": epsilon,
                     "repeat": repeat,
                 }
@@ -83,6 +119,12 @@ class PrivacyGrid(Scene):
             participations=axes["participations"],
             population=self.law(shared=axes["shared"], archetypes=self.archetypes),
             habits=Habits(),
+            protection=Protection(
+                mechanism=axes.get("mechanism", EVERYONE),
+                cohort=self.cohort,
+                bands=self.bands,
+                separation=self.separation,
+            ),
         )
 
 
@@ -99,7 +141,7 @@ def run(grid: PrivacyGrid, out: str | Path = "plgl-privacy", *, jobs: int = 1, q
         SettingError: a setting is outside its range, or a budget cannot be kept.
         FolderError: the folder is not ours, or holds a run with other settings.
     """
-    settings = strict({**asdict(grid), "items": grid.pack()})
+    settings = strict(grid.settings())
     with RunFolder.open(out, COMMAND, settings, seeds=[grid.seed]) as folder:
         outcomes, seconds = carry_out_all(grid, folder, jobs=jobs, quiet=quiet)
         report = privacy_findings.report(grid, outcomes, settings, seconds)

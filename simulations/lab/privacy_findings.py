@@ -9,23 +9,25 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.privacy.statement import PrivacyStatement
 from simulations.curves_plot import ordinal
+from simulations.lab import mechanism_findings
 from simulations.lab.bands import Band, band, bands_over, differences_over, within
 from simulations.lab.frames import Frame
 from simulations.lab.lab_report import Cell, Line, Panel, Plot, Report, Section, Table
 from simulations.lab.sweep import Outcome
-from simulations.lab.trial import takes_budget
+from simulations.lab.trial import takes_budget, takes_mechanism
 from simulations.lab.words import (
     BANDS,
     INVENTED,
     PERCENTILE,
     TUNING,
+    asked,
     budget,
     difference,
     label,
@@ -34,6 +36,8 @@ from simulations.lab.words import (
     points,
     stage_seconds,
 )
+from simulations.protection import EVERYONE
+from simulations.strategies import strategy as strategy_of
 
 if TYPE_CHECKING:
     from simulations.lab.privacy import PrivacyGrid
@@ -41,8 +45,16 @@ if TYPE_CHECKING:
 GOAL = 0.005  # of the loss to the prior without noise, in percentile / 100
 _NOTHING = 0.01  # a gain below this is called nothing
 
-Point = tuple[float, int, int]
-"""Where in the grid, the budget apart: shared, people, participations."""
+
+class Point(NamedTuple):
+    """Where in the grid, the budget apart."""
+
+    shared: float
+    people: int
+    participations: int
+    mechanism: str = EVERYONE
+
+
 Key = tuple[str, Point, float, int]
 """Strategy, point, budget, number of answers."""
 Repeats = list[NDArray[np.float64]]
@@ -63,7 +75,8 @@ class Found:
         found: dict[Key, Repeats] = {}
         for outcome in outcomes:
             axes: Any = outcome.cell.axes
-            point = (axes["shared"], axes["people"], axes["participations"])
+            about = (axes["shared"], axes["people"], axes["participations"])
+            point = Point(*about, axes.get("mechanism", EVERYONE))
             for count, values in zip(grid.answers, outcome.values["percentile"], strict=True):
                 found.setdefault((axes["strategy"], point, axes["epsilon"], count), []).append(np.array(values))
         bands: dict[Key, Band] = {}
@@ -74,22 +87,38 @@ class Found:
 
     def points(self) -> list[Point]:
         """All points of the grid, the budget apart."""
-        return list(dict.fromkeys(point for _, point, _, _ in self.percentiles))
+        found = list(dict.fromkeys(point for _, point, _, _ in self.percentiles))
+        return [point for point in found if point.mechanism in self.grid.mechanism] or found
 
     def get(self, strategy: str, point: Point, epsilon: float, answers: int) -> Repeats | None:
-        """Percentiles of a strategy; one that takes no budget has the same at all of them."""
-        return self.percentiles.get((strategy, point, epsilon if takes_budget(strategy) else math.inf, answers))
+        """Percentiles of a strategy; one that takes no budget, or no mechanism, has the same at all of them."""
+        return self.percentiles.get(_key(strategy, point, epsilon, answers))
 
     def band(self, strategy: str, point: Point, epsilon: float, answers: int) -> Band:
         """Mean percentile with its band; see ``get``."""
-        return self.bands[strategy, point, epsilon if takes_budget(strategy) else math.inf, answers]
+        return self.bands[_key(strategy, point, epsilon, answers)]
+
+    def about(self, point: Point) -> dict[str, Any]:
+        """A point as columns of a table; without the mechanism where it is everyone throughout."""
+        columns = point._asdict()
+        return columns if self.grid.names_mechanism else {k: v for k, v in columns.items() if k != "mechanism"}
 
     def difference(self, ours: tuple[str, float], other: tuple[str, float], point: Point, answers: int) -> Band | None:
         """Ours minus the other, each a strategy with a budget, person by person; ``None`` where one is missing."""
-        first, second = self.get(ours[0], point, ours[1], answers), self.get(other[0], point, other[1], answers)
+        return self.gap((*ours, point), (*other, point), answers)
+
+    def gap(self, ours: tuple[str, float, Point], other: tuple[str, float, Point], answers: int) -> Band | None:
+        """As ``difference``, each at a point of its own; the newcomers of both must be the same."""
+        (mine, spent, here), (theirs, paid, there) = ours, other
+        first, second = self.get(mine, here, spent, answers), self.get(theirs, there, paid, answers)
         if first is None or second is None:
             return None
         return band([(a - b).tolist() for a, b in zip(first, second, strict=True)])
+
+
+def _key(strategy: str, point: Point, epsilon: float, answers: int) -> Key:
+    at = point if takes_mechanism(strategy) else point._replace(mechanism=EVERYONE)
+    return strategy, at, epsilon if takes_budget(strategy) else math.inf, answers
 
 
 def report(
@@ -98,11 +127,12 @@ def report(
     """The report of a grid."""
     found = Found.of(grid, outcomes)
     curves, differences, losses = curve_rows(found), list(difference_rows(found)), list(loss_rows(found))
-    name = ("strategy", "shared", "people", "participations", "epsilon", "answers")
+    where = tuple(found.about(found.points()[0]))
+    name = ("strategy", *where, "epsilon", "answers")
     frames = {
         "curves": Frame.of(curves, name),
         "differences": Frame.of(differences, ("other", *name[1:])),
-        "loss": Frame.of(losses, ("strategy", "shared", "people", "participations", "epsilon", "answers")),
+        "loss": Frame.of(losses, name),
         "cells": Frame.of(list(cell_rows(grid, outcomes)), (*name, "repeat")),
     }
     hero = label(grid.strategies[0])
@@ -132,6 +162,13 @@ def report(
                 parts=[_loss_table(grid, losses)],
             )
         )
+    if grid.names_mechanism:
+        releases = list(mechanism_findings.release_rows(outcomes))
+        gaps = list(mechanism_findings.gap_rows(found))
+        frames["releases"] = Frame.of(releases, mechanism_findings.RELEASES)
+        if gaps:
+            frames["mechanisms"] = Frame.of(gaps, name)
+        parts.append(mechanism_findings.section(found, releases, gaps))
     parts.append(Section(title="How long newcomers take", parts=_by_answers(grid, found)))
     return Report(
         experiment="privacy",
@@ -160,7 +197,7 @@ def curve_rows(found: Found) -> list[dict[str, Any]]:
     for (strategy, point, epsilon, answers), values in found.percentiles.items():
         b = found.bands[strategy, point, epsilon, answers]
         rows.append({
-            "strategy": strategy, **_point(point), "epsilon": epsilon, "answers": answers,
+            "strategy": strategy, **found.about(point), "epsilon": epsilon, "answers": answers,
             "percentile": b.mean, "low": b.low, "high": b.high, "repeats": len(values),
         })  # fmt: skip
     return rows
@@ -189,7 +226,7 @@ def difference_rows(found: Found) -> Iterator[dict[str, Any]]:
                     if b is None:
                         continue
                     yield {
-                        "other": other, **_point(point), "epsilon": epsilon, "answers": answers,
+                        "other": other, **found.about(point), "epsilon": epsilon, "answers": answers,
                         "difference": b.mean, "low": b.low, "high": b.high, "verdict": b.verdict,
                         "why": "" if b.verdict == "ahead" else why(found, other, point, epsilon, answers, b),
                     }  # fmt: skip
@@ -229,7 +266,7 @@ def loss_rows(found: Found) -> Iterator[dict[str, Any]]:
                     b = found.difference((strategy, math.inf), (strategy, epsilon), point, answers)
                     if b is not None:
                         yield {
-                            "strategy": strategy, **_point(point), "epsilon": epsilon, "answers": answers,
+                            "strategy": strategy, **found.about(point), "epsilon": epsilon, "answers": answers,
                             "loss": b.mean, "low": b.low, "high": b.high, "below_goal": b.mean < GOAL,
                         }  # fmt: skip
 
@@ -240,6 +277,9 @@ def statements(outcomes: Sequence[Outcome]) -> dict[str, PrivacyStatement]:
     for outcome in outcomes:
         axes: Any = outcome.cell.axes
         name = f"{label(axes['strategy'])}, {axes['people']:,} people, {outcome.values['rounds']} rounds"
+        mechanism = axes.get("mechanism", EVERYONE)
+        if mechanism != EVERYONE:
+            name += f", {asked(mechanism)}"
         if takes_budget(axes["strategy"]):
             name += f", ε = {budget(axes['epsilon'])}"
         found[name] = PrivacyStatement.from_json(outcome.values["statement"])
@@ -253,7 +293,10 @@ def headline(grid: PrivacyGrid, found: Found, differences: Sequence[dict[str, An
     epsilon = min(finite, default=math.inf)
     point = max(found.points(), key=lambda point: (point[1], point[0]))
     b = found.band(ours, point, epsilon, grid.look)
-    said = f"With {point[1]:,} people{f' and ε = {epsilon:g}' if finite else ''}, {label(ours)} shows newcomers the "
+    said = f"With {point.people:,} people{f' and ε = {epsilon:g}' if finite else ''}, {label(ours)}"
+    if grid.names_mechanism and takes_mechanism(ours):
+        said += f" ({asked(point.mechanism)}, {point.participations or strategy_of(ours).rounds} rounds)"
+    said += " shows newcomers the "
     said += f"{ordinal(round(100 * b.mean))} percentile of their taste after {own_answers(grid.look)}"
     loss = found.difference((ours, math.inf), (ours, epsilon), point, grid.look) if finite else None
     if loss is not None:
@@ -295,21 +338,29 @@ def _example(rows: Sequence[dict[str, Any]]) -> str:
     """The reason of some rows, told by the largest deficit among them."""
     worst = min(rows, key=lambda row: row["difference"])
     place = f"{worst['people']:,} people, ε = {budget(worst['epsilon'])}, {own_answers(worst['answers'])}"
+    if "mechanism" in worst:
+        place += f", {asked(worst['mechanism'])}"
     return f"{worst['why']} (furthest: {points(worst['difference'], 1)} at {place})"
 
 
 def _pictures(grid: PrivacyGrid, found: Found) -> list[Plot]:
-    """One plot per shared and participations: a panel for each number of people."""
+    """One plot per mechanism, shared and participations: a panel for each number of people."""
     plots = []
-    places = sorted({(point[0], point[2]) for point in found.points()}, reverse=True)
-    for at, (shared, participations) in enumerate(places):
+    places = sorted({(point.shared, point.participations) for point in found.points()}, reverse=True)
+    every = [(mechanism, *place) for mechanism in grid.mechanism for place in places]
+    for at, (mechanism, shared, participations) in enumerate(every):
         about = [f"shared {shared:g}"] if len(grid.shared) > 1 else []
+        if grid.names_mechanism:
+            about.append(asked(mechanism))
         if len(grid.participations) > 1:
             about.append(f"{participations} participations" if participations else "rounds as suits each")
         panels = [
             Panel(
                 title=f"{people:,} people",
-                lines=[_line(grid, found, name, (shared, people, participations)) for name in grid.strategies],
+                lines=[
+                    _line(grid, found, name, Point(shared, people, participations, mechanism))
+                    for name in grid.strategies
+                ],
             )
             for people in sorted(grid.people)
         ]
@@ -355,7 +406,9 @@ def _by_answers(grid: PrivacyGrid, found: Found) -> list[Plot | Table | str]:
                 )
             )  # fmt: skip
         panels.append(Panel(title=f"ε = {budget(epsilon)}", lines=lines))
-    title = f"Percentile of own taste, {point[1]:,} people"
+    title = f"Percentile of own taste, {point.people:,} people"
+    if grid.names_mechanism:
+        title += f", {asked(point.mechanism)}"
     return [
         Plot(
             name="answers", title=title, x_label="own answers of the newcomer", panels=panels, percentile=True,
@@ -369,10 +422,12 @@ def _curve_table(grid: PrivacyGrid, found: Found) -> Table:
     heroes = []
     for point in found.points():
         for strategy in grid.strategies:
+            if not takes_mechanism(strategy) and point.mechanism != found.points()[0].mechanism:
+                continue  # the same row again
             if strategy == grid.strategies[0]:
                 heroes.append(len(rows))
             cells = [percentile(found.band(strategy, point, epsilon, grid.look)) for epsilon in grid.epsilons]
-            rows.append([label(strategy), *_where(grid, point), *cells])
+            rows.append([label(strategy), *_where(grid, point, strategy), *cells])
     columns = ["method", *_where_columns(grid), *(f"ε = {budget(epsilon)}" for epsilon in grid.epsilons)]
     return Table(
         title=f"Percentile of own taste after {own_answers(grid.look)}", columns=columns, rows=rows, hero_rows=heroes
@@ -393,7 +448,8 @@ def _tally_table(grid: PrivacyGrid, differences: Sequence[dict[str, Any]]) -> Ta
 
 def _difference_table(differences: Sequence[dict[str, Any]]) -> Table:
     rows = [
-        [label(row["other"]), row["shared"], row["people"], row["participations"] or "suits", budget(row["epsilon"]),
+        [label(row["other"]), row["shared"], row["people"], row["participations"] or "suits",
+         *([asked(row["mechanism"])] if "mechanism" in row else []), budget(row["epsilon"]),
          row["answers"], difference(row), row["verdict"], row["why"]]
         for row in differences
     ]  # fmt: skip
@@ -402,6 +458,7 @@ def _difference_table(differences: Sequence[dict[str, Any]]) -> Table:
         "shared",
         "people",
         "participations",
+        *(["asked"] if differences and "mechanism" in differences[0] else []),
         "ε",
         "answers",
         "difference",
@@ -417,32 +474,35 @@ def _loss_table(grid: PrivacyGrid, losses: Sequence[dict[str, Any]]) -> Table:
     for row in losses:
         if row["answers"] != grid.look or row["strategy"] != grid.strategies[0]:
             continue
-        same = [r for r in losses if all(r[key] == row[key] for key in _NAMES)]
+        same = [r for r in losses if all(r.get(key) == row.get(key) for key in _NAMES)]
         worst = max(same, key=lambda r: r["loss"])
-        point = (row["shared"], row["people"], row["participations"])
-        rows.append([budget(row["epsilon"]), *_where(grid, point), _loss(row), _loss(worst), row["below_goal"]])
+        point = Point(row["shared"], row["people"], row["participations"], row.get("mechanism", EVERYONE))
+        rows.append(
+            [budget(row["epsilon"]), *_where(grid, point, row["strategy"]), _loss(row), _loss(worst), row["below_goal"]]
+        )
     columns = ["ε", *_where_columns(grid), f"after {own_answers(grid.look)}", "largest, any number", f"below {GOAL}"]
     name = label(grid.strategies[0])
     return Table(title=f"Loss of {name} to itself without noise, percentile / 100", columns=columns, rows=rows)
 
 
-_NAMES = ("strategy", "shared", "people", "participations", "epsilon")
+_NAMES = ("strategy", "shared", "people", "participations", "mechanism", "epsilon")
 
 
 def _where_columns(grid: PrivacyGrid) -> list[str]:
-    several = {"shared": len(grid.shared) > 1, "participations": len(grid.participations) > 1}
+    several = {
+        "shared": len(grid.shared) > 1,
+        "participations": len(grid.participations) > 1,
+        "asked": grid.names_mechanism,
+    }
     return ["people", *(name for name, there in several.items() if there)]
 
 
-def _where(grid: PrivacyGrid, point: Point) -> list[int | str]:
+def _where(grid: PrivacyGrid, point: Point, strategy: str) -> list[int | str]:
     named: dict[str, int | str] = {
-        "people": point[1], "shared": f"{point[0]:g}", "participations": point[2] or "suits",
+        "people": point.people, "shared": f"{point.shared:g}", "participations": point.participations or "suits",
+        "asked": asked(point.mechanism) if takes_mechanism(strategy) else "its own way",
     }  # fmt: skip
     return [named[name] for name in _where_columns(grid)]
-
-
-def _point(point: Point) -> dict[str, Any]:
-    return {"shared": point[0], "people": point[1], "participations": point[2]}
 
 
 def _loss(row: Mapping[str, Any]) -> Cell:

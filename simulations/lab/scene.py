@@ -61,7 +61,7 @@ class Scene:
         self._check_scene()
         self._check_axes()
         for cell in self.cells():
-            self.trial(cell).promise()  # refuses impossible budgets before anything is computed
+            self.trial(cell).check()  # refuses impossible budgets before anything is computed
 
     def _check_scene(self) -> None:
         for name, least in (("ratings", 1), ("repeats", 1), ("components", 1), ("new_people", 2)):

@@ -12,7 +12,7 @@ from common.errors import SettingError
 from simulations.lab.grid import Advance, Cell, compute_all
 from simulations.lab.lab_report import Table
 from simulations.lab.scene import ABSTRACT, Scene
-from simulations.lab.trial import Pace, Trial, carry_out, measure_pace, world_at
+from simulations.lab.trial import Pace, Trial, carry_out, measure_pace, takes_mechanism, world_at
 from simulations.progress import Stages
 from simulations.run_folder import RunFolder
 from simulations.world import World
@@ -37,7 +37,7 @@ class Plan:
     Attributes:
         cells: with the work each is expected to be, in seconds of one process.
         paces: of each strategy on this machine.
-        releases: one row per strategy, people, rounds and budget: the claim and its noise.
+        releases: one row per strategy, mechanism, people, rounds and budget: the claim and its noise.
         seconds: expected for everything, on so many jobs.
     """
 
@@ -54,7 +54,16 @@ class Plan:
         work: list[list[Any]] = [
             [name, len(cells), clock(sum(cell.work for cell in cells))] for name, cells in by_strategy.items()
         ]
-        columns = ["strategy", "people", "rounds", "epsilon", "noise multiplier z", "noise / norm bound"]
+        columns = [
+            "strategy",
+            "mechanism",
+            "people",
+            "rounds",
+            "asked each",
+            "epsilon",
+            "noise multiplier z",
+            "noise / norm bound",
+        ]
         rows: list[list[Any]] = [[row[column] for column in columns] for row in self.releases]
         return [
             Table(title=f"{len(self.cells)} cells", columns=["strategy", "cells", "time on one core"], rows=work),
@@ -65,7 +74,8 @@ class Plan:
         """What will hardly show anything."""
         loud = [row for row in self.releases if row["noise / norm bound"] > _LOUD]
         return [
-            f"{row['strategy']} with {row['people']:,} people at epsilon {row['epsilon']:g}: noise on the mean is "
+            f"{row['strategy']} ({row['mechanism']}) with {row['people']:,} people at epsilon {row['epsilon']:g}: "
+            "noise on the mean is "
             f"{row['noise / norm bound']:.1f} times as long as an update may be; more people or fewer rounds help"
             for row in loud
         ]
@@ -87,7 +97,7 @@ def plan(scene: Scene, jobs: int = 1) -> Plan:
             paces[trial.strategy] = measure_pace(trial, world)
         pace = paces[trial.strategy]
         cells.append(dataclasses.replace(cell, work=pace.seconds(trial)))
-        key = (trial.strategy, trial.people, trial.participations, trial.epsilon)
+        key = (trial.strategy, trial.people, trial.participations, trial.epsilon, trial.protection)
         if key not in releases:
             releases[key] = _release(trial, world, pace)
     work = sum(cell.work for cell in cells)
@@ -102,8 +112,10 @@ def _release(trial: Trial, world: World, pace: Pace) -> dict[str, Any]:
         raise SettingError(f"{trial.strategy} cannot keep epsilon={trial.epsilon:g}: {error}") from error
     return {
         "strategy": trial.strategy,
+        "mechanism": trial.protection.mechanism if takes_mechanism(trial.strategy) else "its own",
         "people": trial.people,
         "rounds": trial.promise().participations,
+        "asked each": round(trial.asked),
         "epsilon": statement.epsilon,
         "noise multiplier z": statement.noise_multiplier,
         "noise / norm bound": noise,

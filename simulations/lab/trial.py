@@ -19,14 +19,17 @@ from client.ratings import Kind
 from common.privacy.settings import PrivacySettings
 from common.privacy.statement import PrivacyStatement
 from simulations.batched import Trained, Watch, train
+from simulations.correlated_mechanisms import BandedNoise, BltNoise
 from simulations.crowd import Answers
 from simulations.invented_crowd import Habits, InventedCrowd, Newcomers
 from simulations.mechanisms import Mechanism
 from simulations.people import Population
+from simulations.protection import Protection
 from simulations.strategies import arrange, strategy
-from simulations.strategies.base import State, Strategy, Task, statement_of
+from simulations.strategies.base import OwnPrivacy, State, Strategy, Task, statement_of
 from simulations.world import World
 
+_EVERYONE = Protection()
 _DIGITS = 5  # of a percentile that is kept; its law has at most 1 / (2 * unseen) finer steps
 
 
@@ -39,7 +42,7 @@ class Trial:
         epsilon: total budget; infinity for no noise.
         delta: failure probability.
         people: who take part.
-        participations: rounds, all of them with everybody; 0 for as many as suit the strategy.
+        participations: rounds; 0 for as many as suit the strategy.
         population: law of the tastes.
         habits: activity, drop-outs, drift.
         ratings: answers of each person, at most.
@@ -48,6 +51,7 @@ class Trial:
         answers: numbers of own answers after which they are recommended something, rising.
         crowd_seed: of the crowd and the newcomers.
         public_seed: of what the strategy draws in public.
+        protection: who is asked in a round, and what noise; not used by strategies that protect people themselves.
     """
 
     strategy: str
@@ -63,9 +67,21 @@ class Trial:
     answers: tuple[int, ...]
     crowd_seed: int
     public_seed: int
+    protection: Protection = _EVERYONE
+
+    @property
+    def asked(self) -> float:
+        """Expected people in a round."""
+        return self.protection.asked(self.people) if takes_mechanism(self.strategy) else self.people
+
+    def check(self) -> None:
+        """Raise where the promise, or what should protect it, cannot be."""
+        promise = self.promise()
+        if takes_mechanism(self.strategy):
+            self.protection.check(promise)
 
     def promise(self) -> PrivacySettings:
-        """What each person is promised."""
+        """What each person is promised; ``participations`` is the number of rounds."""
         suits = strategy(self.strategy)
         return PrivacySettings(
             epsilon=self.epsilon,
@@ -98,13 +114,19 @@ class Trial:
             ratings=self.ratings,
             seed=self.public_seed,
         )
-        return arrange(strategy(self.strategy), promise, task)
+        return arrange(strategy(self.strategy), promise, task, self.protection)
 
     def claim(self, world: World, numbers: int) -> tuple[PrivacyStatement, float]:
         """The statement that will stand beside the result, for updates of so many numbers, and ``noise_norm``."""
         learner, mechanism = self.arranged(world)
         statement = statement_of(learner, mechanism, numbers, mechanism.rounds)
         return statement, noise_norm(statement, numbers, mechanism)
+
+
+@cache
+def takes_mechanism(name: str) -> bool:
+    """Whether a mechanism protects a strategy's people, not the strategy itself, or nobody."""
+    return not isinstance(strategy(name), OwnPrivacy)
 
 
 @cache
@@ -124,12 +146,12 @@ def carry_out(trial: Trial, world: World, advance: Callable[[float], None]) -> d
     Returns:
         ``percentile`` ``[answers][new people]`` of the recommendations in 0 .. 1, the privacy ``statement``, and what
         the experimenter alone may know: clipped share, rounds, numbers of an update, processor seconds, and
-        ``noise``, the expected norm of the noise on the mean in units of the norm bound.
+        ``noise``, see ``noise_norm``.
     """
     began = time.process_time()
     learner, mechanism = trial.arranged(world)
     crowd = trial.crowd(world)
-    done = 1 / max(1, crowd.people * mechanism.rounds)
+    done = 1 / max(1, trial.asked * mechanism.rounds)
     trained = train(
         learner,
         crowd,
@@ -174,10 +196,14 @@ def first(answers: Answers, count: int) -> Answers:
 def noise_norm(statement: PrivacyStatement, numbers: int, mechanism: Mechanism) -> float:
     """Expected norm of the noise on the mean of a round, in units of the norm bound; 0 where the server adds none.
 
-    Above 1 the noise is longer than what anybody could have sent, averaged over everybody.
+    Above 1 the noise is longer than what anybody could have sent, averaged over everybody. Correlated noise counts as
+    the independent noise that leaves as much in the sums over rounds, root mean square: that is what it is made for.
     """
     if statement.noise_multiplier is None or not 0 < statement.epsilon < math.inf:
         return 0.0
+    if isinstance(mechanism, BandedNoise | BltNoise):
+        independent = math.sqrt((mechanism.rounds + 1) / 2)  # of the prefix sums of noise of variance 1
+        return mechanism.prefix_rms / independent * math.sqrt(numbers) / mechanism.denominator
     sensitivity = statement.sensitivity or mechanism.norm_bound
     return statement.noise_multiplier * sensitivity * math.sqrt(numbers) / mechanism.denominator / mechanism.norm_bound
 
@@ -197,7 +223,7 @@ class Pace:
     """How long a strategy takes on this machine.
 
     Attributes:
-        person_seconds: for one person in one round.
+        person_seconds: for one person who is asked in one round.
         newcomer_seconds: for one newcomer with all their answers.
         own_rounds: how many it makes when asked for one: more where it has a number of its own.
         numbers: entries of an update.
@@ -211,13 +237,15 @@ class Pace:
     def seconds(self, trial: Trial) -> float:
         """A whole trial."""
         rounds = self.own_rounds if self.own_rounds > 1 else trial.promise().participations
-        work = trial.people * rounds * self.person_seconds
+        work = trial.asked * rounds * self.person_seconds
         return work + trial.new_people * self.newcomer_seconds
 
 
 def measure_pace(trial: Trial, world: World, people: int = 256, newcomers: int = 16) -> Pace:
     """Try a strategy on a few people of a world, one round long; processor time, whatever else the machine does."""
-    small = dataclasses.replace(trial, people=people, participations=1, new_people=newcomers, epsilon=math.inf)
+    small = dataclasses.replace(
+        trial, people=people, participations=1, new_people=newcomers, epsilon=math.inf, protection=_EVERYONE
+    )
     carry_out(dataclasses.replace(small, people=8), world, lambda _: None)  # the first call loads and plans
     found = carry_out(small, world, lambda _: None)
     met = found["seconds"] - found["train_seconds"]

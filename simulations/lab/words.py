@@ -30,6 +30,17 @@ def label(name: str) -> str:
     return strategy(name).label
 
 
+def asked(mechanism: str) -> str:
+    """A mechanism for people."""
+    return {
+        "everyone": "everybody asked",
+        "poisson": "Poisson cohorts",
+        "truncated": "capped Poisson cohorts",
+        "banded": "banded noise",
+        "blt": "BLT noise",
+    }[mechanism]
+
+
 def budget(epsilon: float) -> str:
     """``0.5`` or ``∞``."""
     return "∞" if math.isinf(epsilon) else f"{epsilon:g}"

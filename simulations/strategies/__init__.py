@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 from common.errors import SettingError
 from common.privacy.settings import PrivacySettings
-from simulations.mechanisms import Everyone, Mechanism
+from simulations.mechanisms import Mechanism
+from simulations.protection import Protection
 from simulations.strategies.base import OwnPrivacy, Strategy, Task
 from simulations.strategies.centralised import Centralised
 from simulations.strategies.classifiers import Perceptron
@@ -51,15 +52,21 @@ def strategy(name: str) -> Strategy:
     return STRATEGIES[name]()
 
 
-def arrange(strategy: Strategy, settings: PrivacySettings, task: Task) -> tuple[Strategy, Mechanism]:
-    """The strategy and the mechanism that keep a promise together: everybody takes part in every round.
+_EVERYONE = Protection()
+
+
+def arrange(
+    strategy: Strategy, settings: PrivacySettings, task: Task, protection: Protection = _EVERYONE
+) -> tuple[Strategy, Mechanism]:
+    """The strategy and the mechanism that keep a promise together.
 
     Args:
         strategy: it decides the clip norm; ``settings.norm_bound`` is not used.
         settings: epsilon, delta, participations (the rounds, except where a strategy has a number of its own) and
             expected people.
         task: what will be rated.
+        protection: who is asked, and what noise; of no use to a strategy that protects people itself, or nobody.
     """
     if isinstance(strategy, OwnPrivacy):
         return strategy.keeping(settings, task)
-    return strategy, Everyone(dataclasses.replace(settings, norm_bound=strategy.norm_bound))
+    return strategy, protection.arranged(dataclasses.replace(settings, norm_bound=strategy.norm_bound))

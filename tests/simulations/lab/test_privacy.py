@@ -16,8 +16,9 @@ from simulations.lab import compare_runs, privacy
 from simulations.lab.bands import Band
 from simulations.lab.lab_run import LabRun
 from simulations.lab.privacy import PrivacyGrid
-from simulations.lab.privacy_findings import Found, why
+from simulations.lab.privacy_findings import Found, Point, why
 from simulations.lab.trial import carry_out, takes_budget
+from simulations.protection import MECHANISMS
 from simulations.world import World
 
 SMALL: dict[str, Any] = {
@@ -160,6 +161,12 @@ def test_a_run_is_read_back_as_it_was(run: LabRun) -> None:
         ({"feedback": "wink"}, "feedback='wink'"),
         ({"unseen": 5}, "must be >= 100"),
         ({"new_people": 1}, "new_people=1"),
+        ({"mechanism": ("fixed",)}, "cannot be accounted for as Poisson sampling"),
+        ({"mechanism": ()}, "mechanism is empty"),
+        ({"mechanism": ("poisson",), "cohort": 61}, "cohort=61 must be between 1 and people=60"),
+        ({"mechanism": ("banded",), "bands": 5, "rounds": 4}, "bands=5 must be between 1 and rounds=4"),
+        ({"rounds": 4, "participations": (1, 4)}, "two names of the same thing"),
+        ({"rounds": -1}, "rounds=-1"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused_before_anything_is_computed(changed: dict[str, Any], said: str) -> None:
@@ -181,7 +188,7 @@ def test_why_a_method_is_not_ahead_is_read_from_the_numbers() -> None:
         def people(mean: float) -> list[Any]:
             return [np.full(4, mean) + shift for shift in (-1e-4, 0.0, 1e-4)]
 
-        point = (0.9, 60, 0)
+        point = Point(0.9, 60, 0)
         values = {
             ("dp-em", point, 1.0, 4): people(ours),
             ("dp-em", point, math.inf, 4): people(ours_free),
@@ -192,9 +199,9 @@ def test_why_a_method_is_not_ahead_is_read_from_the_numbers() -> None:
         return Found(grid(), values, {})
 
     def told(table: Found) -> str:
-        gap = table.difference(("dp-em", 1.0), ("fedavg-logistic", 1.0), (0.9, 60, 0), 4)
+        gap = table.difference(("dp-em", 1.0), ("fedavg-logistic", 1.0), Point(0.9, 60, 0), 4)
         assert gap is not None
-        return why(table, "fedavg-logistic", (0.9, 60, 0), 1.0, 4, gap)
+        return why(table, "fedavg-logistic", Point(0.9, 60, 0), 1.0, 4, gap)
 
     assert "noise costs it 20.00" in told(found(0.6, 0.8, 0.7, 0.7, 0.6))
     assert "ahead without noise too, by 5.00" in told(found(0.7, 0.7, 0.75, 0.75, 0.6))
@@ -202,7 +209,7 @@ def test_why_a_method_is_not_ahead_is_read_from_the_numbers() -> None:
     table = found(0.6, 0.0, 0.7, 0.0, 0.65)
     kept = {key: values for key, values in table.percentiles.items() if key[0] == "local-only" or key[2] == 1.0}
     assert "worth nothing here: −5.00" in told(Found(grid(), kept, {}))
-    assert why(found(0.7, 0.7, 0.7, 0.7, 0.5), "centralised", (0.9, 60, 0), 1.0, 4, Band(0, 0, 0)).endswith(
+    assert why(found(0.7, 0.7, 0.7, 0.7, 0.5), "centralised", Point(0.9, 60, 0), 1.0, 4, Band(0, 0, 0)).endswith(
         "protects nobody"
     )
 
@@ -223,6 +230,65 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path: Path) -> Non
     assert plan["seconds"] > 0
     assert {row["epsilon"] for row in plan["releases"]} == {1.0, "inf", 0.0}
     assert all({"crowd", "public"} == set(cell["seeds"]) for cell in plan["cells"])
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> LabRun:
+    settings = grid(
+        mechanism=MECHANISMS, rounds=6, cohort=10, bands=3, separation=2, people=(60,), epsilons=(2.0, math.inf),
+        strategies=("fedavg-logistic", "dp-em", "local-only"), new_people=10,
+    )  # fmt: skip
+    return privacy.run(settings, tmp_path_factory.mktemp("mechanisms") / "run", quiet=True)
+
+
+def test_every_mechanism_has_its_curves_and_methods_that_take_none_are_computed_once(asked: LabRun) -> None:
+    curves = asked.records("curves")
+    for name in MECHANISMS:
+        for strategy in ("fedavg-logistic", "dp-em"):
+            rows = [row for row in curves if (row["strategy"], row["mechanism"]) == (strategy, name)]
+            assert [(row["epsilon"], row["answers"]) for row in rows] == [(2, 0), (2, 4), (math.inf, 0), (math.inf, 4)]
+            assert {row["participations"] for row in rows} == {6}
+    assert [row["mechanism"] for row in curves if row["strategy"] == "local-only"] == ["everyone"] * 2
+    found = {(row["strategy"], row["mechanism"], row["epsilon"], row["answers"]): row["percentile"] for row in curves}
+    gaps = asked.records("mechanisms")
+    assert len(gaps) == 4 * 2 * 4  # four against everyone, two methods
+    for row in gaps:
+        one, other = (
+            found[row["strategy"], name, row["epsilon"], row["answers"]] for name in (row["mechanism"], "everyone")
+        )
+        assert row["difference"] == pytest.approx(one - other, abs=1e-9)
+    assert any(abs(row["difference"]) > 1e-4 for row in gaps if row["epsilon"] == math.inf)  # other people were asked
+
+
+def test_every_release_says_who_was_asked_and_which_accountant_vouches_for_the_budget(asked: LabRun) -> None:
+    rows = [row for row in asked.records("releases") if row["strategy"] == "fedavg-logistic"]
+    private = {row["mechanism"]: row for row in rows if row["epsilon"] == 2}
+    assert set(private) == set(MECHANISMS)
+    said = {name: (row["sampling"], row["accountant"].split()[-2]) for name, row in private.items()}
+    assert said["everyone"] == ("no amplification claimed", "Gaussian")
+    assert "q = 10/60" in said["poisson"][0]
+    assert "12 people" in said["truncated"][0]
+    assert "q = 10/20 of one of 3 groups" in said["banded"][0]
+    assert "2 rounds between two of a person" in said["blt"][0]
+    assert all(row["rounds"] == 6 and row["noise"] > 0 for row in private.values())
+    claims = json.loads((asked.folder / "results.json").read_text())["privacy"]
+    for name, words in (("poisson", "Poisson cohorts"), ("banded", "banded noise"), ("blt", "BLT noise")):
+        claim = claims[f"FedAvg, logistic, 60 people, 6 rounds, {words}, ε = 2"]
+        assert (claim["epsilon"], claim["sampling"]) == (2.0, private[name]["sampling"])
+        assert claims[f"FedAvg, logistic, 60 people, 6 rounds, {words}, ε = ∞"]["epsilon"] is None
+    page = asked.page.read_text(encoding="utf-8")
+    assert all(row["accountant"] in page and row["sampling"] in page for row in private.values())
+    assert (asked.folder / "mechanisms.svg").exists()
+
+
+def test_a_grid_in_which_everyone_is_asked_is_the_one_it_was_before_there_was_a_choice() -> None:
+    cells = grid().cells()
+    named = ("strategy", "shared", "people", "participations", "epsilon", "repeat")
+    assert {tuple(cell.axes) for cell in cells} == {named}
+    assert not {"mechanism", "rounds", "cohort", "bands", "separation"} & set(grid().settings())
+    other = grid(mechanism=("everyone", "poisson"))
+    assert [cell.seeds for cell in other.cells()[:5]] == [cell.seeds for cell in cells[:5]]
+    assert {"mechanism", "rounds", "cohort", "bands", "separation"} <= set(other.settings())
 
 
 def test_two_runs_are_compared_row_by_row(run: LabRun, tmp_path: Path) -> None:
