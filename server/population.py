@@ -45,23 +45,37 @@ def next_prior(prior: PopulationPrior, mean_update: Tensor, step: float = 1.0) -
         raise SettingError(f"step={step} must be > 0; try 1.5")
     t, u = update.decode(mean_update.to(torch.float64), prior.parameters)
     root = prior.root()
-    change = u - torch.outer(t, t)
-    values, vectors = torch.linalg.eigh(torch.eye(prior.parameters, dtype=torch.float64) + step * change)
-    factor = (vectors * values.clamp(EIGENVALUE_FLOOR, EIGENVALUE_CEILING)) @ vectors.T
     return dataclasses.replace(
         prior,
         mean=prior.mean + step * root @ t,
-        covariance=_well_conditioned(root @ factor @ root),
+        covariance=next_covariance(root, u - torch.outer(t, t), step),
         rounds=prior.rounds + 1,
     )
 
 
+def next_covariance(root: Tensor, change: Tensor, step: float) -> Tensor:
+    """``R (I + step change) R`` with the bounds that keep any prior valid, for one population or for several at once.
+
+    Guarantee: as for ``next_prior``, each matrix by itself.
+
+    Args:
+        root: ``(..., p, p)`` symmetric square roots R of the covariances before.
+        change: ``(..., p, p)`` symmetric; leading dimensions as those of ``root``, or broadcast against them.
+        step: learning rate eta.
+    """
+    identity = torch.eye(change.shape[-1], dtype=change.dtype, device=change.device)
+    values, vectors = torch.linalg.eigh(identity + step * change)
+    factor = (vectors * values.clamp(EIGENVALUE_FLOOR, EIGENVALUE_CEILING).unsqueeze(-2)) @ vectors.mT
+    return _well_conditioned(root @ factor @ root)
+
+
 def _well_conditioned(covariance: Tensor) -> Tensor:
     """The nearest symmetric matrix whose eigenvalues lie within ``CONDITION`` of the largest; most are as they were."""
-    covariance = (covariance + covariance.T) / 2
+    covariance = (covariance + covariance.mT) / 2
     values, vectors = torch.linalg.eigh(covariance)
-    least = values[-1] / CONDITION
-    if bool(values[0] >= least):
+    least = values[..., -1:] / CONDITION
+    narrow = (values[..., :1] < least).unsqueeze(-1)
+    if not bool(narrow.any()):
         return covariance
-    raised = (vectors * values.clamp(min=float(least))) @ vectors.T
-    return (raised + raised.T) / 2
+    raised = (vectors * torch.maximum(values, least).unsqueeze(-2)) @ vectors.mT
+    return torch.where(narrow, (raised + raised.mT) / 2, covariance)

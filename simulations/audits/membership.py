@@ -23,7 +23,7 @@ from common.prior import PopulationPrior
 from common.privacy.accounting import noise_sigma_squared
 from common.privacy.fixed_point import SCALE, dequantise
 from common.privacy.settings import PrivacySettings
-from server.population import EIGENVALUE_FLOOR
+from server.population import next_covariance
 from simulations.audits import bounds
 from simulations.audits.builds import Build, Noise
 from simulations.audits.canaries import flat_prior, ordinary
@@ -183,7 +183,7 @@ def attack(
 
 
 def undo(published: PopulationPrior, before: PopulationPrior, step: float) -> Tensor:
-    """``(D,)`` noisy mean update that led from one prior to the next; exact where no eigenvalue was floored."""
+    """``(D,)`` noisy mean update that led from one prior to the next; exact where no eigenvalue was bounded."""
     whiten = before.whitener()
     t = whiten @ (published.mean - before.mean) / step
     change = (whiten @ published.covariance @ whiten - torch.eye(before.parameters, dtype=torch.float64)) / step
@@ -199,12 +199,11 @@ def what_a_prior_shows(means: Tensor, parameters: int, step: float) -> Tensor:
         step: of the M-step.
 
     Returns:
-        ``(trials, D)``: the same numbers, except where the M-step floored an eigenvalue.
+        ``(trials, D)``: the same numbers, except where the prior before made ``server.population.CONDITION`` matter.
     """
     t, u = update.decode(means, parameters)
     outer, eye = t.unsqueeze(-1) * t.unsqueeze(-2), torch.eye(parameters, dtype=means.dtype)
-    values, vectors = torch.linalg.eigh(eye + step * (u - outer))
-    factor = (vectors * values.clamp(min=EIGENVALUE_FLOOR).unsqueeze(-2)) @ vectors.mT
+    factor = next_covariance(eye, u - outer, step)  # whitened: the square root before is the identity
     return torch.cat([t, update.svec((factor - eye) / step + outer)], dim=-1)
 
 

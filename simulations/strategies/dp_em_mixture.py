@@ -34,11 +34,11 @@ from client.fit import LaplaceFit, Posterior, laplace, weigh
 from client.likelihood import Evidence
 from common.errors import SettingError
 from common.update import svec, unsvec
+from server.population import next_covariance
 from simulations.crowd import Items
 from simulations.interview import FLAT_SHARE
 from simulations.strategies.base import State, Task
 
-EIGENVALUE_FLOOR = 0.02  # as in server.population
 SMALLEST_WEIGHT = 0.02  # an archetype never dies, so that noise cannot kill one for good
 SPLIT = 0.5  # share of the leading variances that becomes distance between the archetypes
 
@@ -126,11 +126,8 @@ class DpEmMixture:
         """Means and covariances after a step, as ``server.population.next_prior`` does it for one."""
         values, vectors = torch.linalg.eigh(state["covariance"])
         root = (vectors * values.sqrt().unsqueeze(-2)) @ vectors.mT
-        values, vectors = torch.linalg.eigh(torch.eye(t.shape[1], dtype=t.dtype) + self.step * change)
-        factor = (vectors * values.clamp(min=EIGENVALUE_FLOOR).unsqueeze(-2)) @ vectors.mT
-        covariance = root @ factor @ root
         mean = state["mean"] + self.step * (root @ t.unsqueeze(-1)).squeeze(-1)
-        return {"mean": mean, "covariance": (covariance + covariance.mT) / 2}
+        return {"mean": mean, "covariance": next_covariance(root, change, self.step)}
 
     def _split(self, state: State) -> State:
         """One Gaussian as several of equal weight, with the same mean and covariance altogether.

@@ -10,7 +10,7 @@ from client.ratings import Kind
 from common import update
 from common.errors import SettingError, UpdateError
 from common.prior import PopulationPrior
-from server.population import next_prior
+from server.population import CONDITION, EIGENVALUE_CEILING, EIGENVALUE_FLOOR, next_covariance, next_prior
 
 
 def some_prior(p: int = 3) -> PopulationPrior:
@@ -65,6 +65,23 @@ def test_many_rounds_of_nothing_but_noise_leave_a_valid_prior(size: float) -> No
         prior = next_prior(prior, size * torch.randn(update.length(3), dtype=torch.float64, generator=generator))
     values = torch.linalg.eigvalsh(prior.covariance)
     assert float(values[-1] / values[0]) < 1.1e9
+
+
+def test_several_populations_are_bounded_each_by_itself() -> None:
+    generator = torch.Generator().manual_seed(6)
+    sizes = torch.tensor([0.1, 1, 1e3, 1])[:, None, None]
+    change = sizes * torch.randn(4, 3, 3, dtype=torch.float64, generator=generator)
+    change = change + change.mT
+    root = torch.eye(3, dtype=torch.float64).repeat(4, 1, 1)
+    root[3] = torch.diag(torch.tensor([1.0, 1e-3, 1e-7]))
+    after = next_covariance(root, change, 1.5)
+    for i in range(4):
+        torch.testing.assert_close(after[i], next_covariance(root[i], change[i], 1.5))
+    values = torch.linalg.eigvalsh(after)
+    assert float(values[2, 0]) == pytest.approx(EIGENVALUE_FLOOR)
+    assert float(values[2, -1]) == pytest.approx(EIGENVALUE_CEILING)
+    assert float(values[3, -1] / values[3, 0]) == pytest.approx(CONDITION, rel=1e-3)
+    torch.testing.assert_close(after[0], torch.eye(3, dtype=torch.float64) + 1.5 * change[0])
 
 
 def test_wrong_settings_are_named() -> None:

@@ -86,6 +86,20 @@ def test_the_split_keeps_mean_and_covariance() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
+def test_many_rounds_of_nothing_but_noise_leave_valid_archetypes(tied: bool) -> None:
+    learner, generator = DpEmMixture(archetypes=3, rounds=60, tied=tied), torch.Generator().manual_seed(5)
+    state = learner.start(Task(items=items(), flat=FLAT, rounds=60, ratings=9))
+    numbers = 3 * (P + 1) + (1 if tied else 3) * P * (P + 1) // 2
+    for number in range(1, 61):
+        state = learner.advance(state, 1e3 * torch.randn(numbers, dtype=torch.float64, generator=generator), number)
+    values = torch.linalg.eigvalsh(state["covariance"])
+    assert float((values[:, -1] / values[:, 0]).max()) < 1.1e9
+    assert float(values.min()) > 0
+    assert bool(state["mean"].isfinite().all())
+    assert float(state["weight"].min()) > 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
 def test_archetypes_are_found(tied: bool) -> None:
     state = learned(DpEmMixture(archetypes=3, rounds=9, tied=tied), archetypal())
     near = torch.cdist(state["mean"], CENTRES)
