@@ -63,7 +63,7 @@ def cold_start(
     propose: Annotated[str, typer.Option(help="random, thompson, optimistic, information or eubo.")] = "eubo",
     pool: Annotated[int, typer.Option(help="Items that questions are made of.")] = 4_000,
     unseen: Annotated[int, typer.Option(help="Items that recommendations are chosen from.")] = 20_000,
-    engine: Annotated[str, typer.Option(help="inline, direct, or ray (needs the simulation extra).")] = "inline",
+    engine: Annotated[str, typer.Option(help="inline, direct, batched, or ray (simulation extra).")] = "inline",
     nodes: Annotated[int, typer.Option(help="Simulated devices; each holds many people.")] = 40,
     seed: Annotated[int, typer.Option(help="Of the first repeat. Privacy noise never has a seed.")] = 0,
     repeats: Annotated[int, typer.Option(help="Independent populations.")] = 1,
