@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,10 @@ from common.errors import UnreadableModel
 START, END = "<|startoftext|>", "<|endoftext|>"
 _SHORT = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _WORD_END = "</w>"
-_ACTIVATIONS = {"quick_gelu": lambda x: x * torch.sigmoid(1.702 * x), "gelu": functional.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu": functional.gelu,
+}
 _PREFIX = "text_model."
 
 
@@ -106,10 +109,11 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = self.layer_norm1(x)
         q, k, v = (self.self_attn[f"{name}_proj"](normed).unflatten(2, (self.heads, -1)) for name in "qkv")
-        seen = functional.scaled_dot_product_attention(*(each.transpose(1, 2) for each in (q, k, v)), is_causal=True)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.self_attn["out_proj"](seen.transpose(1, 2).flatten(2))
-        inner = self.mlp["fc2"](self.activation(self.mlp["fc1"](self.layer_norm2(x))))
-        return x + inner
+        out: Tensor = x + self.mlp["fc2"](self.activation(self.mlp["fc1"](self.layer_norm2(x))))
+        return out
 
 
 class TextEncoder(nn.Module):
@@ -129,7 +133,7 @@ class TextEncoder(nn.Module):
             {"token_embedding": tokens, "position_embedding": nn.Embedding(self.longest, width)}
         )
         said = (width, int(about["intermediate_size"]), heads, str(about.get("hidden_act", "quick_gelu")), eps)
-        layers = nn.ModuleList(_Layer(*said) for _ in range(int(about["num_hidden_layers"])))
+        layers = nn.Sequential(*(_Layer(*said) for _ in range(int(about["num_hidden_layers"]))))
         self.encoder = nn.ModuleDict({"layers": layers})
         self.final_layer_norm = nn.LayerNorm(width, eps)
 
@@ -137,9 +141,7 @@ class TextEncoder(nn.Module):
         """What the network is told about each token."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embeddings["token_embedding"](tokens) + self.embeddings["position_embedding"](places)
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
-            x = layer(x)
-        normed: Tensor = self.final_layer_norm(x)
+        normed: Tensor = self.final_layer_norm(self.encoder["layers"](x))
         return normed
 
 

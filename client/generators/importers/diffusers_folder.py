@@ -159,8 +159,9 @@ def origin_of_folder(folder: Path) -> Origin:
 def _class_of(folder: Path, place: Path, name: str, known: tuple[str, ...]) -> str:
     """Class of a part: as the pipeline's index says, else as its own configuration says; one of those known."""
     entry = read_json(folder / INDEX).get(name) if name and (folder / INDEX).is_file() else None
-    indexed = isinstance(entry, list) and len(entry) == 2
-    kind = str(entry[1] if indexed else read_json(place / CONFIG).get("_class_name", ""))
+    if not isinstance(entry, list) or len(entry) != 2:
+        entry = ["", read_json(place / CONFIG).get("_class_name", "")]
+    kind = str(entry[1])
     if kind not in known:
         raise UnreadableModel(f"{place} is a {kind[:60]!r}; known: {', '.join(known)}")
     return kind

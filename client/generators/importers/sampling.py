@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from client.generators.importers.diffusers_folder import library
 from common.errors import SettingError, UnreadableModel
 
 MOST_STEPS = 200
@@ -111,17 +112,13 @@ def steps_of(config: Mapping[str, Any], count: int) -> tuple[Step, ...]:
 
 
 def _flow(config: Mapping[str, Any], count: int) -> tuple[Step, ...]:
-    from diffusers import FlowMatchEulerDiscreteScheduler  # type: ignore[import-not-found]
-
-    scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
+    scheduler = library("diffusers").FlowMatchEulerDiscreteScheduler.from_config(dict(config))
     scheduler.set_timesteps(count)
     return flow_steps(scheduler.sigmas.double().tolist(), scheduler.timesteps.double().tolist())
 
 
 def _ddim(config: Mapping[str, Any], count: int) -> tuple[Step, ...]:
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler.from_config(_shared(config))
+    scheduler = library("diffusers").DDIMScheduler.from_config(_shared(config))
     scheduler.set_timesteps(count)
     levels, stride = scheduler.alphas_cumprod.double(), scheduler.config.num_train_timesteps // count
     limit = float(scheduler.config.clip_sample_range) if scheduler.config.clip_sample else 0.0
@@ -213,4 +210,5 @@ class Denoised(nn.Module):
         doubled = torch.cat([x, x])
         answers = self.network(doubled, time.expand(doubled.shape[0]), both)
         without, within = answers.reshape(2, x.shape[0], *self.shape)  # chunk would fix the batch when exported
-        return without + self.guidance * (within - without)
+        guided: Tensor = without + self.guidance * (within - without)
+        return guided

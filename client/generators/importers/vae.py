@@ -6,6 +6,7 @@ convolution of equal channels and an odd kernel is transposed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -226,7 +227,7 @@ def _unfold(layers: list[Layer], what: str, size: int | None) -> tuple[int, int]
 
 
 def _side(numbers: int, channels: int, what: str) -> int:
-    side = round((numbers / channels) ** 0.5)
+    side = math.isqrt(numbers // channels)
     if side * side * channels != numbers:
         raise UnreadableModel(f"{what}: {numbers} numbers do not unfold to {channels} square channels; try --as torch")
     return side
@@ -234,7 +235,7 @@ def _side(numbers: int, channels: int, what: str) -> int:
 
 def _square(numbers: int, what: str) -> tuple[int, int, int]:
     for channels in (1, 3):
-        side = round((numbers / channels) ** 0.5)
+        side = math.isqrt(numbers // channels)
         if side * side * channels == numbers:
             return channels, side, side
     raise UnreadableModel(f"{what} draws {numbers} numbers, no square picture of 1 or 3 channels; try --as torch")

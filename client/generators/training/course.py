@@ -151,4 +151,5 @@ class Course(nn.Module):
         time = torch.sigmoid(normal)  # more in the middle (Esser et al. 2024, equation 19)
         sigma = time.reshape(-1, *[1] * (clean.ndim - 1))
         answer = self.velocity((1 - sigma) * clean + sigma * noise, time).float()
-        return (answer - (noise - clean)).square().mean()
+        error: Tensor = (answer - (noise - clean)).square().mean()
+        return error

@@ -134,7 +134,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         with self._precision():
             loss: Tensor = self.course(pictures, generator)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.course.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1

@@ -89,12 +89,10 @@ def test_an_autoencoder_draws_what_the_library_draws(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_a_prompt_is_a_condition_beside_the_noise(tmp_path: Path) -> None:
     """Tokens by hand: 'abc' is one word of the vocabulary, 'b' and 'd' are letters that end a word."""
-    import diffusers
-
     unet, vae, text = folders.stable(tmp_path / "stable")
     imported = read(tmp_path / "stable", steps="2", prompt="ABC b", negative="d", guidance="3")
     z = latents(imported, 16)
-    scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **folders.SAID)
+    scheduler = folders.diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **folders.SAID)
     scheduler.set_timesteps(2)
 
     def drawn(tokens: list[int]) -> Any:
@@ -123,16 +121,15 @@ def test_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
         inside.checkpointing = checkpointing
         z = torch.randn(2, 3 * SIDE * SIDE, generator=torch.Generator().manual_seed(2)).requires_grad_()
         network(z).square().sum().backward()
+        assert z.grad is not None
         gradients.append(z.grad)
     assert torch.equal(gradients[0], gradients[1])
     assert float(gradients[0].abs().max()) > 0
 
 
 def test_a_pipeline_becomes_a_pack_unrolled_with_shared_weights(tmp_path: Path) -> None:
-    import diffusers
-
     network = folders.lively(folders.plain_unet(), 5)
-    diffusers.DDIMPipeline(network, diffusers.DDIMScheduler()).save_pretrained(tmp_path / "ddim")
+    folders.diffusers.DDIMPipeline(network, folders.diffusers.DDIMScheduler()).save_pretrained(tmp_path / "ddim")
     assert sniffed(tmp_path / "ddim").kind == sniffed(tmp_path / "ddim" / "model_index.json").kind == "diffusers"
     imported = read(tmp_path / "ddim", steps="6")
     made = make(imported, name="ddim")
