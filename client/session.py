@@ -24,7 +24,7 @@ from torch import Tensor
 
 from client.classifiers import taste_model
 from client.classifiers.balance import class_balanced, with_marked_negatives
-from client.classifiers.base import Answers, Points, Taste
+from client.classifiers.base import Answers, Points, Taste, TasteModel
 from client.classifiers.evaluation import foretold
 from client.classifiers.labels import compact
 from client.curator import Curator
@@ -184,7 +184,7 @@ class Session:
         latents = memory.latents(self.profile)
         if latents is not None:
             self.catalogue.add(latents)
-        self._model = taste_model(self.model_name, prior=self.prior, lens_scale=self.lens.scale, seed=self.seed)
+        self._model = self.fresh_model()
         self._taste: Taste | None = None
         self._curator = Curator(self.pack.latents, self.lens, self.seed)
         self._learn()
@@ -205,14 +205,20 @@ class Session:
     def taste(self) -> Taste:
         """What is known about this person's taste now, every rating included."""
         if self._taste is None:
-            context = self.contexts().index(self.context)
-            answers = compact(self.answers())
-            if self.unwanted:
-                answers = with_marked_negatives(answers, self._points(self.unwanted), UNWANTED, context)
-            if self.balanced:
-                answers = class_balanced(answers)
-            self._taste = self._model.fit(answers, context)
+            self._taste = self._model.fit(*self.lesson())
         return self._taste
+
+    def lesson(self) -> tuple[Answers, int]:
+        """What a taste model is fitted to: all that counts as said, and the context that is asked for."""
+        context = self.contexts().index(self.context)
+        answers = compact(self.answers())
+        if self.unwanted:
+            answers = with_marked_negatives(answers, self._points(self.unwanted), UNWANTED, context)
+        return (class_balanced(answers) if self.balanced else answers), context
+
+    def fresh_model(self) -> TasteModel:
+        """A taste model like the session's own, that has learned nothing."""
+        return taste_model(self.model_name, prior=self.prior, lens_scale=self.lens.scale, seed=self.seed)
 
     def rate(self, rating: Rating, *, replace: bool = False) -> Outcome:
         """Take a rating, learn from it at once.

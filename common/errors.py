@@ -24,6 +24,7 @@
     ├── DeploymentError       1   a server process could not be started or stopped answering
     ├── OutOfMemory           1   not even one item fits in what memory is left
     ├── PeopleError           1   a people plug-in answered with something unusable
+    ├── RewardError           1   a reward says nothing a policy can learn from
     ├── FolderError           2   an output folder is not ours, or holds a run with other settings
     ├── ItemError             2   an item was never shown, or is rated already
     ├── StoreError            1   an encrypted store cannot be used
@@ -134,6 +135,10 @@ class OutOfMemory(PlglError):
 
 class PeopleError(PlglError):
     """A people plug-in answered with something unusable."""
+
+
+class RewardError(PlglError):
+    """A reward is constant, NaN or infinite, raises, or has no gradient where one is needed."""
 
 
 class FolderError(PlglError):
