@@ -22,6 +22,9 @@ from common.latents import LatentSpace, spread_out
 
 POOL = 20_000
 FROM_POOL, ROUND_BEST = 200, 200  # candidates for one question
+PREPARED = 100  # more candidates among the items that are drawn already, where there are any
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # odd; spreads numbers over 64 bits (Knuth 1998, section 6.4)
+AT_ONCE = 8  # prepared items there must be for each one of a first question
 SURPRISE = 0.4  # of a wall: looks varied, costs two points of percentile after 40 answers; at 0 all is alike
 JOINTLY = 200  # candidates of a batch: drawing their scores jointly costs the cube
 PLACES = 5  # best places that candidates are mixed around
@@ -43,11 +46,20 @@ class Curator:
         pool: ``POOL`` typical items.
     """
 
-    def __init__(self, space: LatentSpace, lens: Lens, seed: int) -> None:
-        """Choose from a latent space, seen through ``lens``."""
+    def __init__(self, space: LatentSpace, lens: Lens, seed: int, prepared: Tensor | None = None) -> None:
+        """Choose from a latent space.
+
+        Args:
+            space: of the generator.
+            lens: how its items are seen.
+            seed: of what is chosen.
+            prepared: ``(m, d)`` latents whose items are drawn already and can be shown at once; typical ones. The first
+                question is taken from them, the best of them are among the candidates of every other.
+        """
         self.space, self.lens, self.seed = space, lens, seed
         with torch.no_grad():
             self.pool = lens(space.sample(POOL, torch.Generator().manual_seed(seed)))
+            self._prepared = lens(space.sample(0, torch.Generator()) if prepared is None else prepared)
         seen = self.pool.features[:, :-1]
         self._centre, self._deviation = seen.mean(0), seen.std(0).clamp(min=1e-6)
         covariance = (seen - self._centre).T @ (seen - self._centre) / len(seen)
@@ -198,8 +210,13 @@ class Curator:
         order = taste.score(self.lens(pole)).argsort(descending=True)[:PLACES]
         mixed = self._mix(pole[order], ROUND_BEST, generator, NEAREST, FARTHEST)
         fresh = self.lens(mixed)
-        found = Points.join([self.pool[rows], fresh])
+        found = Points.join([self.pool[rows], fresh, self._at_once(taste, seen)])
         return found[self.extremeness(found) <= 1]
+
+    def _at_once(self, taste: Taste, seen: Points) -> Points:
+        """The best of what is drawn already and was not shown yet; may be none."""
+        left = self._prepared[~torch.isin(_numbers(self._prepared.latents), _numbers(seen.latents))]
+        return left if len(left) <= PREPARED else left[taste.score(left).topk(PREPARED).indices]
 
     def _elsewhere(self, scores: Tensor, history: Sequence[Rated], seen: Points) -> Tensor:
         """The most promising of those half of the pool's items that are unlike the last "neither" answers."""
@@ -219,9 +236,12 @@ class Curator:
 
     def _spread(self, n: int, history: Sequence[Rated], seen: Points, generator: torch.Generator) -> Tensor:
         """The first questions, when nothing is known: items far from each other and from what was shown."""
-        rows = torch.randint(POOL, (200,), generator=generator)
-        chosen = rows[spread_out(self.pool.features[rows], n, generator)]
-        return self.pool.latents[chosen]
+        if len(self._prepared) >= AT_ONCE * n:
+            home, rows = self._prepared, torch.randperm(len(self._prepared), generator=generator)[: 200 + n]
+        else:
+            home, rows = self.pool, torch.randint(POOL, (200,), generator=generator)
+        chosen = rows[spread_out(home.features[rows], n, generator)]
+        return home.latents[chosen]
 
     def _generator(self, *numbers: int) -> torch.Generator:
         seed = self.seed
@@ -233,6 +253,13 @@ class Curator:
 def trust_angle(answers: int) -> float:
     """How far a walk may leave the candidate it began at, radians: a model is wrong far from what it was told."""
     return NARROW + (WIDE - NARROW) * answers / (answers + 20)
+
+
+def _numbers(latents: Tensor) -> Tensor:
+    """``(n,)`` one number for each latent ``(n, d)``, by its bits: equal for equal ones, else by chance of 2^-64."""
+    bits = latents.to("cpu", torch.float32).contiguous().view(torch.int32).long()
+    odd = torch.arange(1, bits.shape[1] + 1) * _GOLDEN
+    return (bits * odd).sum(1)
 
 
 def _items(history: Sequence[Rated]) -> list[int]:

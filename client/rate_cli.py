@@ -194,6 +194,7 @@ def _session(
     keep: tuple[bool, Path | None, Path | None, bool],
 ) -> Iterator[Session]:
     """The session; what can go wrong without a passphrase went wrong before one is asked for."""
+    from client.generators.ready import usual_cache
     from client.session import Session
 
     in_memory, store, passphrase_file, as_json = keep
@@ -214,6 +215,7 @@ def _session(
         seed=seed,
         model=model,
         search=search,
+        cache=usual_cache(),
     ) as session:
         yield session
 

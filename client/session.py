@@ -29,7 +29,9 @@ from client.classifiers.evaluation import foretold
 from client.classifiers.labels import compact
 from client.curator import Curator
 from client.explanation import Explanation, explain
+from client.generators.item_cache import ItemCache
 from client.generators.pack import GeneratorPack
+from client.generators.ready import prepared as prepared_of
 from client.items import Catalogue, Item
 from client.journal import Journal, MemoryJournal, open_journal
 from client.lens import Lens
@@ -102,6 +104,7 @@ class Session:
         model: str = "default",
         search: str = "gradient",
         balanced: bool = False,
+        prepared: Tensor | None = None,
     ) -> None:
         """Start from a journal; `open` is the comfortable way."""
         if prior is not None and prior.pack != pack.hash:
@@ -114,6 +117,7 @@ class Session:
         self._search = self._searcher(search)
         self.lens = Lens(pack, None if prior is None else prior.mean.shape[0] - 1)
         self._memory = Memory(journal)
+        self._prepared = prepared
         self.profile, self.context = profile, context
         self._restart()
 
@@ -131,6 +135,8 @@ class Session:
         model: str = "default",
         search: str = "gradient",
         balanced: bool = False,
+        cache: ItemCache | None = None,
+        cached_size: int | None = None,
     ) -> Session:
         """Open a session.
 
@@ -145,6 +151,8 @@ class Session:
             model: a name from ``client.classifiers.MODELS``.
             search: a name from ``client.search.methods.SEARCHES``: how recommendations are found.
             balanced: likes and dislikes together count the same, however many there are of each.
+            cache: items prepared by ``client.generators.ready``; some of those are shown among fresh ones, at once.
+            cached_size: size they were prepared at; None for the pack's own.
 
         Raises:
             UnknownGenerator, DamagedPack: no usable generator.
@@ -153,6 +161,7 @@ class Session:
             PackError: the profile's items were made by another pack.
         """
         pack = GeneratorPack.open(generator)
+        pack.cache = cache
         found = PopulationPrior.load(Path(prior)) if isinstance(prior, str | Path) else prior
         journal = open_journal(store, passphrase)
         try:
@@ -166,6 +175,7 @@ class Session:
                 model=model,
                 search=search,
                 balanced=balanced,
+                prepared=None if cache is None else prepared_of(pack, cache, cached_size),
             )
         except BaseException:
             journal.close()
@@ -186,7 +196,7 @@ class Session:
             self.catalogue.add(latents)
         self._model = self.fresh_model()
         self._taste: Taste | None = None
-        self._curator = Curator(self.pack.latents, self.lens, self.seed)
+        self._curator = Curator(self.pack.latents, self.lens, self.seed, self._prepared)
         self._learn()
 
     # -- learning
@@ -381,6 +391,10 @@ class Session:
         if not 0 <= id < len(self.catalogue):
             raise ItemError(f"item {id} was never shown; there are {len(self.catalogue)} items")
         return self.catalogue[id]
+
+    def extremeness(self, points: Points) -> Tensor:
+        """How far points ``(n,)`` lie from the middle of the generator's items; 1 is as far as a proposal may be."""
+        return self._curator.extremeness(points)
 
     def predict(self, items: Sequence[SupportsIndex]) -> tuple[Tensor, Tensor]:
         """Expected score and standard deviation ``(n,)`` of items, in log-odds of liking."""

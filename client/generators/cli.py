@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from client.generators.packs_cli import Home, Json, Name, add, check_pack, remove, sign
+from client.generators.ready_cli import prepare
 from client.generators.training.cli import train
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
@@ -30,10 +31,11 @@ app.command("add")(add)
 app.command("check")(check_pack)
 app.command("sign")(sign)
 app.command("remove")(remove)
+app.command("prepare")(prepare)
 app.command("train")(train)
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
-AVATAR_STEPS, AVATAR_SEED = 3200, 3  # as in `AvatarSettings`, without importing torch for the help
+AVATAR_STEPS, AVATAR_SEED = 9000, 3  # as in `AvatarSettings`, without importing torch for the help
 Seed = Annotated[int, typer.Option(help="Where the random numbers start; the same seed gives the same result.")]
 
 

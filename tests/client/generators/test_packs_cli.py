@@ -160,3 +160,15 @@ def test_an_option_for_a_file_does_not_go_with_a_folder(home: Path) -> None:
     with pytest.raises(UnknownGenerator, match="no added generator 'art'"):
         call("remove", "art", "--yes")
     assert not home.exists()
+
+
+def test_items_are_prepared_once_and_only_where_that_helps(home: Path, model: Path, tmp_path: Path) -> None:
+    call("add", model, "--licence", "MIT")
+    folder = ("--folder", tmp_path / "items")
+    first = json.loads(call("prepare", "my-net", "--count", "20", *folder, "--json"))
+    assert (first["ready"], first["drawn"], first["bytes"]) == (20, 20, 20 * (32 + 4 * 3 * 16 * 16))
+    assert "0 of them drawn now" in call("prepare", "my-net", "--count", "20", *folder)
+    with pytest.raises(SettingError, match="nothing to prepare"):
+        call("prepare", "art", *folder)
+    with pytest.raises(SettingError, match=r"limit=0\.0"):
+        call("prepare", "my-net", "--limit", "0", *folder)
