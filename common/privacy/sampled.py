@@ -20,6 +20,7 @@ Kasiviswanathan 2019 (arXiv 1808.00087). All three as implemented in ``dp_accoun
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import math
@@ -152,13 +153,18 @@ def epsilon(settings: SamplingSettings, noise_multiplier: float) -> float:
     return float(accountant.get_epsilon(settings.delta))
 
 
-@functools.lru_cache(maxsize=256)
 def noise_multiplier(settings: SamplingSettings) -> float:
     """Smallest noise standard deviation over ``norm_bound`` that keeps the promise, rounded up by 2e-5 relative.
 
     Raises:
         SettingError: the budget is out of reach of the accountant.
     """
+    # Searching takes seconds, and its result is the same for every norm bound.
+    return _noise_multiplier(dataclasses.replace(settings, norm_bound=1.0))
+
+
+@functools.lru_cache(maxsize=256)
+def _noise_multiplier(settings: SamplingSettings) -> float:
     return calibrated(lambda z: epsilon(settings, z), settings.epsilon, _guess(settings))
 
 

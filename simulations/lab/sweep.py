@@ -54,20 +54,11 @@ class Plan:
         work: list[list[Any]] = [
             [name, len(cells), clock(sum(cell.work for cell in cells))] for name, cells in by_strategy.items()
         ]
-        columns = [
-            "strategy",
-            "mechanism",
-            "people",
-            "rounds",
-            "asked each",
-            "epsilon",
-            "noise multiplier z",
-            "noise / norm bound",
-        ]
-        rows: list[list[Any]] = [[row[column] for column in columns] for row in self.releases]
+        rows: list[list[Any]] = [[row[column] for column in _SHORT] for row in self.releases]
+        title = "What would be released (z: noise multiplier; noise: on a round's mean, in norm bounds)"
         return [
             Table(title=f"{len(self.cells)} cells", columns=["strategy", "cells", "time on one core"], rows=work),
-            Table(title="What would be released", columns=columns, rows=rows),
+            Table(title=title, columns=list(_SHORT.values()), rows=rows),
         ]
 
     def warnings(self) -> list[str]:
@@ -79,6 +70,13 @@ class Plan:
             f"{row['noise / norm bound']:.1f} times as long as an update may be; more people or fewer rounds help"
             for row in loud
         ]
+
+
+_SHORT = {
+    "strategy": "strategy", "mechanism": "mechanism", "people": "people", "rounds": "rounds", "asked each": "asked",
+    "epsilon": "ε", "noise multiplier z": "z", "noise / norm bound": "noise",
+}  # fmt: skip
+"""Columns of a release, and how they are headed where there is little room."""
 
 
 def plan(scene: Scene, jobs: int = 1) -> Plan:
