@@ -17,7 +17,8 @@ from common.errors import SettingError, UnreadableModel
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FEWEST = 16
-_MOST_PIXELS, _MOST_BYTES = 1 << 28, 16 << 30
+MOST_PIXELS = 1 << 27
+_MOST_BYTES = 16 << 30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +43,7 @@ def read_pictures(folder: Path, side: int, progress: Callable[[int, int], None] 
     """Read every picture of a folder and of the folders in it, in the order of their names.
 
     Each is turned as its camera says, cropped to its middle square and resized. One that cannot be read, or is larger
-    than 268 megapixels, is skipped and named.
+    than 134 megapixels, is skipped and named.
 
     Args:
         folder: with at least `FEWEST` readable pictures.
@@ -79,7 +80,7 @@ def read_pictures(folder: Path, side: int, progress: Callable[[int, int], None] 
 def _read(path: Path, side: int) -> Tensor:
     with warnings.catch_warnings(), Image.open(path) as image:
         warnings.simplefilter("ignore")
-        if image.width * image.height > _MOST_PIXELS:
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} is too large")
         upright = ImageOps.exif_transpose(image).convert("RGB")
         fitted = ImageOps.fit(upright, (side, side), Image.Resampling.LANCZOS)
