@@ -4,8 +4,9 @@
     PYTHONPATH=. python tests/benchmarks/generator_speed.py --device cuda --items 1 16 128
 
 The weights are random, which costs the same as trained ones. All three draw the same latents in the same chunks, in
-turn, and what they draw is compared first. Ratios are taken within a repetition, so that a busy machine distorts them
-least. ``overhead`` is what our layer takes beyond bare ONNX Runtime: checks, chunks, and one result of all items.
+turn, and what they draw is compared first. On a CPU a second is one of processor time, of all threads together, so that
+other work on the machine and the number of threads do not count; on a GPU it is one of the clock. Ratios are taken
+within a repetition. ``overhead`` is what our layer takes beyond bare ONNX Runtime: checks, chunks, one result of all.
 """
 
 from __future__ import annotations
@@ -90,11 +91,12 @@ def eager(network: Network, latents: Tensor, chunk: int) -> Tensor:
 
 
 def seconds(work: Callable[[], Any], cuda: bool) -> float:
-    begun = time.perf_counter()
+    clock = time.perf_counter if cuda else time.process_time
+    begun = clock()
     work()
     if cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 def rows(name: str, counts: list[int], repeats: int, channels: int, speed: SpeedSettings) -> Iterator[str]:
@@ -131,10 +133,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64, help="of StyleGAN2 below 32 pixels; half as many above")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--half", action="store_true", help="float16 where that is safe, on a GPU")
-    parser.add_argument("--threads", type=int, default=None, help="of torch; ONNX Runtime takes one for each core")
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)  # its threads wait in loops, which would count
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     print(f"{given.device}, torch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}; items a second")
     print(f"{'network':15}{'items':>6}{'chunk':>7}{'pack':>10}{'bare':>10}{'eager':>10}{'x eager':>10}", end="")
