@@ -121,7 +121,11 @@ def avatars(
 @app.command("map")
 def learn_map(
     folder: Annotated[Path, typer.Argument(metavar="NAME", help="An added generator, or the folder of a pack.")],
-    components: Annotated[int, typer.Option(help="Perceptual components to predict.")] = 64,
+    components: Annotated[str, typer.Option(help="Perceptual components to predict; auto finds how many.")] = "64",
+    features: Annotated[
+        str, typer.Option(help="Of pictures: random, colour, both, or an embedder's ONNX file.")
+    ] = "both",
+    levels: Annotated[tuple[float, float], typer.Option(help="Black and white for that ONNX file.")] = (0.0, 1.0),
     pictures: Annotated[int, typer.Option(help="Pictures to learn from.")] = 60_000,
     epochs: Annotated[int, typer.Option(help="Passes over the pictures.")] = 30,
     seed: Seed = 0,
@@ -129,25 +133,28 @@ def learn_map(
     as_json: Json = False,
 ) -> None:
     """Learn the latent map of a generator, from its pictures alone, in place of the one it may have."""
+    from client.generators.embedding import picture_features
     from client.generators.installed import InstalledPacks
     from client.generators.latent_map import LatentMapSettings, learn_latent_map
     from client.generators.pack import LATENT_MAP, GeneratorPack, fingerprint, write_pack
 
-    settings = LatentMapSettings(components=components, pictures=pictures, epochs=epochs, seed=seed)
+    settings = LatentMapSettings(components=_count(components), pictures=pictures, epochs=epochs, seed=seed)
+    chosen = picture_features(features, levels)
     installed = InstalledPacks(home)
     folder = installed.folder(str(folder)) if str(folder) in installed.names() else folder
     pack = GeneratorPack.open_without_map(folder, home)
     with _progress() as report:
-        learned = learn_latent_map(pack, settings, report)
+        learned = learn_latent_map(pack, settings, report, chosen)
     files = pack.manifest.files | {LATENT_MAP: fingerprint(learned.content)}
-    manifest = replace(pack.manifest, files=files, components=components, r2=learned.r2, scale=learned.scale)
+    manifest = replace(pack.manifest, files=files, components=len(learned.r2), r2=learned.r2, scale=learned.scale)
     write_pack(folder, manifest, {LATENT_MAP: learned.content})
     if folder == installed.folder(pack.name):
         installed.remember(manifest)  # what is new in it was made here
     if as_json:
-        print(json.dumps(_about(GeneratorPack.open(folder, home))))
+        print(json.dumps(_about(GeneratorPack.open(folder, home)) | {"explained": learned.explained}))
         return
     _print_r2(Console(), list(learned.r2), list(learned.scale))
+    print(f"{len(learned.r2)} components predict {learned.explained:.0%} of all that differs between the pictures")
 
 
 @app.command()
@@ -220,6 +227,17 @@ def _progress() -> Iterator[Report]:
             bar.update(rows[stage], completed=done)
 
         yield report
+
+
+def _count(components: str) -> int | None:
+    """A number of components; None for ``auto``."""
+    from common.errors import SettingError
+
+    if components == "auto":
+        return None
+    if not components.isascii() or not components.isdigit():
+        raise SettingError(f"components={components[:40]!r} must be a whole number, or auto")
+    return int(components)
 
 
 def _about(pack: GeneratorPack) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from client.generators.cli import app
 from client.generators.pack import GENERATOR, GeneratorPack
-from common.errors import DamagedPack, FolderError, UnknownGenerator
+from common.errors import DamagedPack, FolderError, SettingError, UnknownGenerator
 
 
 def call(*arguments: str | Path) -> str:
@@ -42,6 +42,19 @@ def test_a_pack_is_built_mapped_checked_and_sampled(tmp_path: Path) -> None:
     call("sample", folder, "--count", "5", "--size", "16", "--out", sheet)
     assert sheet.read_bytes() == first
     assert sorted(path.name for path in folder.parent.iterdir()) == ["pack"]
+
+
+def test_a_map_of_chosen_features_with_as_many_components_as_it_needs(tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    call("build", "art", folder)
+    said = ("--components", "auto", "--features", "colour", "--pictures", "1000", "--epochs", "1")
+    about = json.loads(call("map", folder, *said, "--json"))
+    assert 2 <= about["components"] == len(about["r2"]) < 100
+    assert 0 < about["explained"] < 1
+    for odd, why in ((("--components", "many"), "'many'"), (("--features", "shape"), "'shape'")):
+        with pytest.raises(SettingError, match=why):
+            call("map", folder, *odd)
+    assert GeneratorPack.open(folder).components == about["components"]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from client.generators.latent_map import LatentMapSettings, describe, learn_latent_map
+from client.generators.embedding import picture_features
+from client.generators.latent_map import EXPLAINED, LatentMapSettings, _enough, describe, learn_latent_map
 from client.generators.onnx import OnnxModel
 from client.generators.pack import GeneratorPack
 from client.generators.pictures import FeatureScale
@@ -32,6 +34,36 @@ def test_a_learned_map_is_standardised_ordered_and_equal_in_onnx(art: GeneratorP
     assert float(features.mean(0).abs().max()) < 0.1
     assert float((features.var(0) - 1).abs().max()) < 0.2
     assert learn_latent_map(art, SMALL).content == learned.content  # the same seed learns the same map
+
+
+def test_the_number_of_components_is_found_by_what_they_predict(art: GeneratorPack) -> None:
+    settings = replace(SMALL, components=None, pictures=1500, width=96)
+    assert settings.candidates == 128
+    learned = learn_latent_map(art, settings, features=picture_features("colour"))
+    found = torch.tensor(learned.scale).square() * torch.tensor(learned.r2).clamp(min=0)
+    assert 2 <= len(found) < 128
+    assert learned.module(torch.zeros(1, art.latents.dimension)).shape == (1, len(found))
+    assert float(found[-1]) > 0
+    assert float(torch.tensor(learned.scale).square().mean()) == pytest.approx(1, abs=1e-4)
+    every = learn_latent_map(art, replace(settings, components=128), features=picture_features("colour"))
+    assert every.r2[: len(found)] == learned.r2  # the same components, of which the last are left out
+    assert EXPLAINED <= learned.explained / every.explained < 1
+
+
+@pytest.mark.parametrize(
+    ("predictable", "count"), [([6.0, 3, 0.5, 0.5, 0], 3), ([1.0], 1), ([9.0, 0.1, 0.1], 2), ([1.0, 1, 1, 1], 4)]
+)
+def test_enough_components_hold_their_share(predictable: list[float], count: int) -> None:
+    assert _enough(torch.tensor(predictable)) == count
+
+
+def test_features_that_are_asked_for_are_what_the_map_predicts(art: GeneratorPack) -> None:
+    """The mean colour alone: its three components are predicted better than those of all features are."""
+    settings = replace(SMALL, components=3)
+    mean = learn_latent_map(art, settings, features=lambda pictures: {"mean": pictures.mean((2, 3))})
+    assert mean.explained > 3 * learn_latent_map(art, settings).explained > 0
+    with pytest.raises(SettingError, match="more than the 3 features"):
+        learn_latent_map(art, SMALL, features=lambda pictures: {"mean": pictures.mean((2, 3))})
 
 
 @torch.no_grad()
