@@ -117,7 +117,7 @@ def rate(
     if in_memory and (store is not None or passphrase_file is not None):
         raise SettingError("--in-memory keeps nothing; leave --store and --passphrase-file out, or --in-memory")
     said = Console(stderr=True, quiet=as_json)
-    crowd, starts = _start(GeneratorPack.open(generator).hash, prior, model)
+    crowd, starts = starting_point(GeneratorPack.open(generator).hash, prior, model)
     if starts is not None:
         _say(said, starts)
     with _session(
@@ -143,7 +143,7 @@ def _check(terminal: bool, here: dict[str, Any], page: dict[str, Any], no_browse
         raise SettingError("--port and --socket exclude each other; give one")
 
 
-def _start(pack: str, prior: Path | None, model: str) -> tuple[PopulationPrior | None, str | None]:
+def starting_point(pack: str, prior: Path | None, model: str) -> tuple[PopulationPrior | None, str | None]:
     """What the session starts from, and a line about it where the person did not choose it."""
     from common.prior import PopulationPrior
 
@@ -367,7 +367,7 @@ def _in_terminal(
     before, interrupted = len(session.history), False
     with contextlib.ExitStack() as opened:
         keys = _keys(answers, as_json, opened)
-        display = _display(session, keys, pictures, as_json, opened)
+        display = display_for(session, keys, pictures, as_json, opened)
         deck = Deck(session, keys, display, mode=mode, surprise=level, folder=pictures, sharing=sharing_line())
         try:
             deck.run()
@@ -396,9 +396,10 @@ def _keys(answers: Path | None, as_json: bool, opened: contextlib.ExitStack) -> 
     return opened.enter_context(Keyboard())
 
 
-def _display(
+def display_for(
     session: Session, keys: Keys, pictures: Path | None, as_json: bool, opened: contextlib.ExitStack
 ) -> Blocks | Sheets:
+    """Where pictures are shown: as blocks of colour where a terminal has them, else in files."""
     from client.half_blocks import colour_depth
     from client.terminal_display import Blocks, Sheets
 

@@ -15,12 +15,15 @@ older store together with its mark. The number of rows, their length up to 256 b
 can be seen by anybody who has the file.
 
 Files: ``ratings.plgl``, and beside it ``.lock`` (one process), ``.seen`` (the mark), ``-wal`` (SQLite), ``.new`` while
-a file is being made, ``.v1`` the file before a migration until the next good start.
+a file is being made, ``.v1`` the file before a migration until the next good start, ``.derived-...`` what was learned
+from the ratings and can be learned again (`Store.keep_derived`), sealed like them and gone with any rating that is
+erased.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
 import sqlite3
 import threading
 import time
@@ -37,19 +40,20 @@ from client.preferences import Preference, preferences
 from client.records import pack
 from client.store_database import connect, database_errors, header_in
 from client.store_export import read_export, write_export, write_plain
-from client.store_files import ProcessLock, beside, private_folder, wipe
+from client.store_files import ProcessLock, beside, disk_errors, private_file, private_folder, wipe
 from client.store_layout import (
     Layout,
     State,
     build,
     check_pages,
+    derived_files,
     events_in,
     mark_of,
     migrate,
     obliterate,
     state_in,
 )
-from client.vault import Cost, Header, KeyringLike, forget_key, lock, unlock
+from client.vault import Cost, Header, KeyringLike, forget_key, lock, subkey, unlock
 from common.errors import DamagedStore, SettingError, StoreError
 
 
@@ -230,12 +234,47 @@ class Store:
             wipe(self._outdated.pop())
         return events
 
+    def keep_derived(self, name: str, content: bytes) -> None:
+        """Keep something that was learned from the ratings, such as a policy: sealed, in a file beside the store.
+
+        It is gone with the store, and whenever a rating is erased, because it may tell about it. No export holds it.
+
+        Raises:
+            StorageError: the disk refuses; what was kept before stays.
+        """
+        with self._using, private_file(self._derived_file(name)) as file:
+            file.write(self._vault.seal(f"derived {name}", 0, content))
+
+    def derived(self, name: str) -> bytes | None:
+        """What `keep_derived` kept under a name; None where there is nothing.
+
+        Raises:
+            DamagedStore: it was altered, or belongs to another store.
+        """
+        path = self._derived_file(name)
+        with self._using, disk_errors(path):
+            return self._vault.open(f"derived {name}", 0, path.read_bytes()) if path.exists() else None
+
+    def forget_derived(self) -> None:
+        """Wipe all that was learned from the ratings."""
+        with self._using:
+            for file in derived_files(self.path):
+                wipe(file)
+
+    def _derived_file(self, name: str) -> Path:
+        """The file's name tells only somebody with the key what is in it."""
+        key = subkey(self._data_key, "derived")
+        return beside(self.path, f".derived-{hmac.digest(key, name.encode(), 'sha256')[:8].hex()}")
+
     def preferences(self, profile: str | None = None) -> list[Preference]:
         """Items with their latents and ratings, of one profile or of all; what was undone or removed is left out."""
         return preferences(self.events(), profile)
 
     def erase(self, ids: Iterable[int]) -> None:
-        """See `Journal`. The file is written anew without them, so it takes time that grows with its size."""
+        """See `Journal`. The file is written anew without them, so it takes time that grows with its size.
+
+        What was learned from the ratings (`keep_derived`) is wiped too.
+        """
         with self._transaction() as database:
             state, gone = self._state(), []
             for number in sorted(number for number in set(ids) if 0 < number < state.next):
@@ -248,6 +287,7 @@ class Store:
             self._keep(State(state.sequence + 1, state.next, state.count - len(gone), digest))
         if not gone:
             return
+        self.forget_derived()
         with self._open_database() as database:
             for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
                 database.execute(statement)

@@ -204,7 +204,8 @@ def _passphrase(file: Path | None, variable: str, question: str, new: bool = Fal
 def _not_itself(out: Path, opened: Store) -> None:
     own = [opened.path.name + ending for ending in ("", "-wal", "-shm", ".lock", ".seen", ".new")]
     target = out.expanduser().resolve()
-    if target.parent == opened.path.parent and target.name in own:
+    derived = target.name.startswith(f"{opened.path.name}.derived-")
+    if target.parent == opened.path.parent and (target.name in own or derived):
         raise SettingError(f"{out} is a file of the store itself; choose another name")
 
 

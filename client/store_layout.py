@@ -192,6 +192,12 @@ def migrate(path: Path, layout: Layout, header: Header, data_key: bytes, version
     settle(fresh, path)
 
 
+def derived_files(path: Path) -> list[Path]:
+    """Files beside a store that hold what was learned from it."""
+    name = re.compile(re.escape(path.name) + r"\.derived-[0-9a-f]{16}")
+    return sorted(file for file in path.parent.iterdir() if name.fullmatch(file.name))
+
+
 def obliterate(path: Path, header: Header | None, keyring: KeyringLike | None, held: ProcessLock) -> None:
     """Destroy a store: overwrite the wrapped key and all else, clear the keyring, remove every file and the lock.
 
@@ -208,6 +214,7 @@ def obliterate(path: Path, header: Header | None, keyring: KeyringLike | None, h
     version = re.compile(re.escape(path.name) + r"\.v[0-9]+")  # kept by `migrate`
     older = sorted(file for file in path.parent.iterdir() if version.fullmatch(file.name))
     refused: StorageError | None = None
+    older += derived_files(path)
     for file in (path, beside(path, "-wal"), *older, beside(path, ".new")):  # the wrapped key lies in the first
         try:
             wipe(file)
