@@ -335,16 +335,25 @@ def pack_of(terms: Terms, generator: str | None = None) -> GeneratorPack:
 
     Args:
         terms: of the federation.
-        generator: name or folder of the pack; None to look among those that come with the program.
+        generator: name or folder of the pack; None to look among those that come with the program, then among those
+            that were added.
 
     Raises:
         PackError: it is another pack, or not here.
     """
+    from client.generators.installed import InstalledPacks
     from client.generators.pack import GeneratorPack, known_generators
 
+    names = (*known_generators(), *InstalledPacks().names()) if generator is None else (generator,)
     tried = []
-    for name in known_generators() if generator is None else (generator,):
-        pack = GeneratorPack.open(name)
+    for name in dict.fromkeys(names):
+        try:
+            pack = GeneratorPack.open(name)
+        except PlglError as error:
+            if generator is not None:
+                raise
+            tried.append(f"{name} (cannot be used: {error})")  # another one may still be the right one
+            continue
         if pack.hash == terms.pack:
             if pack.components < terms.components:
                 raise PackError(f"the terms ask for {terms.components} features, pack {name!r} has {pack.components}")

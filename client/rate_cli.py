@@ -20,6 +20,7 @@ from common.errors import KeyringError, PlglError, SettingError, WrongKey
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
     from client.bindings import Mode
+    from client.generators.pack import GeneratorPack
     from client.session import Session
     from client.store import Store
     from client.terminal_display import Blocks, Sheets
@@ -107,7 +108,6 @@ def rate(
     or comes from a passphrase.
     """
     from client.bindings import MODES
-    from client.generators.pack import GeneratorPack
 
     asked = next((each for each in MODES if each == mode), None)
     if asked is None:
@@ -117,7 +117,7 @@ def rate(
     if in_memory and (store is not None or passphrase_file is not None):
         raise SettingError("--in-memory keeps nothing; leave --store and --passphrase-file out, or --in-memory")
     said = Console(stderr=True, quiet=as_json)
-    crowd, starts = starting_point(GeneratorPack.open(generator).hash, prior, model)
+    crowd, starts = starting_point(rateable(generator).hash, prior, model)
     if starts is not None:
         _say(said, starts)
     with _session(
@@ -141,6 +141,21 @@ def _check(terminal: bool, here: dict[str, Any], page: dict[str, Any], no_browse
         raise SettingError(f"{', '.join(idle)} is for rating in the terminal; add --terminal")
     if page["--port"] is not None and page["--socket"] is not None:
         raise SettingError("--port and --socket exclude each other; give one")
+
+
+def rateable(generator: str) -> GeneratorPack:
+    """The pack of a name or folder, if people can see or hear what it makes.
+
+    Raises:
+        UnknownGenerator, DamagedPack, SignatureError: as `GeneratorPack.open`.
+        SettingError: it makes neither pictures nor sounds.
+    """
+    from client.generators.pack import GeneratorPack
+
+    pack = GeneratorPack.open(generator)
+    if (kind := pack.manifest.output.kind) not in ("image", "audio"):
+        raise SettingError(f"{pack.name} makes {kind}, and only pictures and sounds can be rated; choose another")
+    return pack
 
 
 def starting_point(pack: str, prior: Path | None, model: str) -> tuple[PopulationPrior | None, str | None]:

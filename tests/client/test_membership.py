@@ -1,6 +1,7 @@
 """Joining, leaving and what lies in a membership's folder."""
 
 import dataclasses
+import hashlib
 import json
 import socket
 import stat
@@ -13,10 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from starlette.responses import JSONResponse, Response
 
-from client.generators.pack import GeneratorPack
+from client.generators.installed import InstalledPacks
+from client.generators.pack import MANIFEST, GeneratorPack
 from client.joining import join
 from client.journal import Event
-from client.membership import Membership, membership_of, memberships, sharing_line
+from client.membership import Membership, membership_of, memberships, pack_of, sharing_line
 from client.ratings import Choice, Glance, Like
 from client.session import Session
 from client.store import Store
@@ -226,6 +228,24 @@ def test_another_pack_or_too_many_features_or_participations_are_refused(operato
             join(operator.invite(), root=root, limit=limit)
     assert operator.asked == []
     assert not root.exists()
+
+
+def test_a_pack_that_was_added_is_found_without_its_name(
+    operator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLGL_GENERATORS", str(tmp_path / "generators"))
+    art = GeneratorPack.open("art")
+    manifest = dataclasses.replace(art.manifest, name="mine")
+    terms = dataclasses.replace(operator.terms, pack=hashlib.sha256(manifest.encode()).hexdigest())
+    with pytest.raises(PackError, match="here is art"):
+        pack_of(terms)
+    InstalledPacks().install(manifest, {**art.files, MANIFEST: manifest.encode()})
+    broken = InstalledPacks().folder("broken")  # comes before it, and keeps nobody from it
+    broken.mkdir()
+    (broken / MANIFEST).write_bytes(b"{}")
+    assert pack_of(terms).name == "mine"
+    with pytest.raises(PackError, match=r"broken .cannot be used.*mine [0-9a-f]{12}"):
+        pack_of(dataclasses.replace(terms, pack="f" * 64))
 
 
 def test_another_protocol_version_is_refused(operator: Any) -> None:

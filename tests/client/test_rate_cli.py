@@ -17,7 +17,8 @@ import keyring
 import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 
-from client.generators.pack import GeneratorPack
+from client.generators.interface import Output
+from client.generators.pack import FORMAT, GENERATOR, GeneratorPack, write_pack
 from client.joining import join
 from client.journal import Event
 from client.membership import Membership, memberships
@@ -274,7 +275,20 @@ def test_what_cannot_work_is_refused_before_a_passphrase_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = ["--terminal", "--in-memory"]
+    art = GeneratorPack.open("art")
+    points = dataclasses.replace(
+        art.manifest,
+        format=FORMAT,
+        output=Output(kind="points", shape=(9, 2)),
+        name="dots",
+        files={GENERATOR: art.manifest.files[GENERATOR]},
+        components=0,
+        r2=(),
+        scale=(),
+    )
+    write_pack(tmp_path / "dots", points, {GENERATOR: art.files[GENERATOR]})
     cases = {
+        ("--generator", str(tmp_path / "dots"), *here): "dots makes points, and only pictures and sounds",
         ("--generator", "nothing", *here): "no generator 'nothing'",
         ("--prior", str(tmp_path), *here): str(tmp_path),
         ("--model", "oracle", *here): "oracle",

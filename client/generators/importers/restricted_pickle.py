@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,7 +105,9 @@ def read_pickle(
         UnreadableModel: not a whole pickle, names something no checkpoint needs, or exceeds a limit.
     """
     machine = _Machine(what, persistent)
-    with damage_of(what):
+    with damage_of(what), warnings.catch_warnings():
+        # pickletools decodes the escapes of old text instructions before they can be refused here
+        warnings.simplefilter("ignore", DeprecationWarning)
         for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
             if count >= limits.opcodes:
                 raise UnreadableModel(f"{what} has more than {limits.opcodes} instructions; it is not a generator")

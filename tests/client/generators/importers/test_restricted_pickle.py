@@ -68,6 +68,7 @@ def test_instructions_that_could_run_something_are_refused(content: bytes) -> No
     [
         b"",
         b"not a pickle",
+        b"S'\\q'\n.",
         b"\x80\x02",
         b"\x80\x02.",
         b"\x80\x02(((t.",
