@@ -68,7 +68,8 @@ class Avatars:
 def turn() -> Tensor:
     """``(24, 24)`` orthogonal: attributes lie along these directions, not along the axes of the latent."""
     generator = torch.Generator().manual_seed(SEED)
-    return torch.linalg.qr(torch.randn(DIMENSION, DIMENSION, generator=generator, dtype=torch.float64))[0].float()
+    found: Tensor = torch.linalg.qr(torch.randn(DIMENSION, DIMENSION, generator=generator, dtype=torch.float64))[0]
+    return found.float()
 
 
 def read_latents(latents: Tensor) -> Avatars:
@@ -165,7 +166,8 @@ def _spread(count: int, dimension: int) -> Tensor:
         apart = points[:, None] - points[None]
         push = apart / (apart.square().sum(-1, keepdim=True) + 1e-3) ** 1.5
         points = points + 0.2 / count * push.sum(1)
-    return (points / points.norm(dim=1, keepdim=True)).float()
+    found: Tensor = points / points.norm(dim=1, keepdim=True)
+    return found.float()
 
 
 def _angle(pair: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ def _descend(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
     for step in range(steps):
         optimiser.zero_grad()
-        loss(torch.randn(settings.batch, drawing.DIMENSION, generator=generator)).backward()
+        loss(torch.randn(settings.batch, drawing.DIMENSION, generator=generator)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         schedule.step()
