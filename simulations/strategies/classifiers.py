@@ -1,14 +1,11 @@
 """The two classifiers on latents that federated averaging trains: a linear one and a small network.
 
-Each knows how it begins, how a device trains it, and how a new person makes it their own. A new person with answers is
-given the posterior mode around what the federation learned (MAP): of invented people at epsilon 1 it understood more
-than 5, 20 or 80 gradient steps did, for both classifiers and after 2, 5, 10 and 20 answers. Without answers it is the
-global model itself.
+Each knows how it begins, how a device trains it, and what it says of items. What a new person makes of that is in
+``simulations.strategies.newcomers``.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,8 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from client.fit import laplace
-from client.likelihood import Evidence
 from common.errors import SettingError
 from simulations.strategies.local_training import Lesson, Network, train_linear, train_network
 
@@ -35,19 +30,17 @@ class Classifier(Protocol):
     def changes(self, lesson: Lesson, weights: Tensor, steps: int, rate: float) -> Tensor:
         """``(people, P)`` what local gradient steps change."""
 
-    def scores(self, evidence: Evidence, weights: Tensor, thresholds: Tensor, features: Tensor) -> Tensor:
-        """``(people, n)`` scores of items ``(n, q)`` for new people, from their own answers and the global weights."""
+    def columns(self, weights: Tensor) -> int:
+        """How many features q a model of these weights looks at."""
+
+    def scores(self, weights: Tensor, features: Tensor) -> Tensor:
+        """``(...)`` scores of items ``(..., q)``, the same for everybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
-    """Logistic regression, ``r = w . x``; ``P = q``.
+    """Logistic regression, ``r = w . x``; ``P = q``."""
 
-    Attributes:
-        own: standard deviation of a person's weights around the global ones, in scores of a typical item.
-    """
-
-    own: float = 1.5
     label: str = "logistic"
 
     def start(self, features: int, generator: torch.Generator) -> Tensor:
@@ -58,10 +51,13 @@ class Linear:
         """See `Classifier`."""
         return train_linear(lesson, weights, steps=steps, rate=rate)
 
-    def scores(self, evidence: Evidence, weights: Tensor, thresholds: Tensor, features: Tensor) -> Tensor:
+    def columns(self, weights: Tensor) -> int:
         """See `Classifier`."""
-        taste = mode(evidence, weights, thresholds, spread(weights, self.own, features))
-        return taste @ features.to(taste).T
+        return weights.numel()
+
+    def scores(self, weights: Tensor, features: Tensor) -> Tensor:
+        """See `Classifier`."""
+        return features @ weights.to(features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +66,9 @@ class Perceptron:
 
     Attributes:
         hidden: units h.
-        own: standard deviation of a person's head around the global one, in scores of a typical item.
     """
 
     hidden: int = 64
-    own: float = 1.5
     label: str = "MLP"
 
     def __post_init__(self) -> None:
@@ -94,27 +88,10 @@ class Perceptron:
         """See `Classifier`."""
         return train_network(lesson, Network.of(weights, lesson.rows.shape[2]), steps=steps, rate=rate)
 
-    def scores(self, evidence: Evidence, weights: Tensor, thresholds: Tensor, features: Tensor) -> Tensor:
-        """The head becomes the person's own, the body stays."""
-        network = Network.of(weights, features.shape[1])
-        return own_head(evidence, network, thresholds, features, self.own)
+    def columns(self, weights: Tensor) -> int:
+        """See `Classifier`."""
+        return (weights.numel() - 1) // self.hidden - 1
 
-
-def own_head(evidence: Evidence, network: Network, thresholds: Tensor, features: Tensor, own: float) -> Tensor:
-    """``(people, n)`` scores of items ``(n, q)`` with each person's own head on a body that is the same for all."""
-    inside = network.hidden(features.double())
-    seen = evidence.with_features(network.hidden(evidence.features.double()))
-    head = mode(seen, network.head, thresholds, spread(network.head, own, inside))
-    return head @ inside.T
-
-
-def mode(evidence: Evidence, centre: Tensor, thresholds: Tensor, covariance: Tensor) -> Tensor:
-    """``(people, q)`` float64 posterior mode under N(centre, covariance), which is the centre without answers."""
-    exact = dataclasses.replace(evidence, features=evidence.features.double(), weight=evidence.weight.double())
-    return laplace(exact, centre, covariance, thresholds).mean
-
-
-def spread(weights: Tensor, own: float, features: Tensor) -> Tensor:
-    """Covariance ``(q, q)`` of independent weights under which scores of typical ``features`` deviate by ``own``."""
-    size = features.double().square().mean(0).sum()
-    return torch.eye(weights.shape[-1], dtype=torch.float64, device=size.device) * own**2 / size.clamp(min=1e-9)
+    def scores(self, weights: Tensor, features: Tensor) -> Tensor:
+        """See `Classifier`."""
+        return Network.of(weights, features.shape[-1]).scores(features)

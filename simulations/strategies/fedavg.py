@@ -5,12 +5,14 @@ by the clipped, noised mean of the changes (McMahan et al. 2017, algorithm 1; Mc
 differentially private recurrent language models", algorithm 1), or lets Adam do it (Reddi et al. 2021, "Adaptive
 federated optimization", algorithm 2).
 
-Every person weighs the same, however much they answered: a weight by answers would tell how many there were.
+Every person weighs the same, however much they answered: a weight by answers would tell how many there were. A new
+person combines the global model with a taste of their own (``simulations.strategies.newcomers``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from simulations.crowd import Items
 from simulations.strategies.base import State, Task
 from simulations.strategies.classifiers import Classifier, Linear
 from simulations.strategies.local_training import Lesson
+from simulations.strategies.newcomers import known, looked_at, own_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,8 @@ _LINEAR, _AVERAGE = Linear(), Average()
 class FedAvg:
     """Settings of the strategy; see ``simulations.strategies.base.Strategy``.
 
-    The state holds ``weights`` ``(P,)``, ``thresholds`` ``(4,)`` and what the server's optimiser remembers, float64.
+    The state holds ``weights`` ``(P,)``, what ``newcomers.known`` gives and what the server's optimiser remembers, all
+    float64.
 
     Attributes:
         classifier: what is trained.
@@ -108,27 +112,22 @@ class FedAvg:
         """The classifier's own start, drawn from the task's public seed."""
         generator = torch.Generator().manual_seed(task.seed)
         weights = self.classifier.start(task.items.latents.shape[1] + 1, generator)
-        return {"weights": weights, "thresholds": task.flat.thresholds, **self.server.start(weights)}
+        return {"weights": weights, **known(task.flat), **self.server.start(weights)}
 
     def view(self, items: Items, state: State) -> Tensor:
-        """``(n, d + 1)`` latents and a constant 1, in the dtype of the latents."""
-        return with_constant(items.latents)
+        """``(n, d + 1 + p)`` latents, a constant 1, and features for newcomers, in the dtype of the latents."""
+        return looked_at(items)
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
         """``(people, P)`` changes of the weights."""
-        return self.classifier.changes(
-            Lesson.of(evidence, state["thresholds"]), state["weights"], self.steps, self.rate
-        )
+        weights = state["weights"]
+        seen = evidence.with_features(evidence.features[..., : self.classifier.columns(weights)])
+        return self.classifier.changes(Lesson.of(seen, state["thresholds"]), weights, self.steps, self.rate)
 
     def advance(self, state: State, mean: Tensor, round: int) -> State:
         """One step of the server."""
         return {**state, **self.server.move(state, mean)}
 
     def scores(self, evidence: Evidence, state: State, items: Items) -> Tensor:
-        """Of the global model fitted to the person's answers; see ``simulations.strategies.classifiers``."""
-        return self.classifier.scores(evidence, state["weights"], state["thresholds"], self.view(items, state))
-
-
-def with_constant(latents: Tensor) -> Tensor:
-    """``(n, d + 1)``: a column of ones last, for the bias."""
-    return torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1)
+        """Of the global model and the person's own answers; see ``simulations.strategies.newcomers``."""
+        return own_scores(evidence, partial(self.classifier.scores, state["weights"]), state, items)

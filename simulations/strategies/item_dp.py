@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ from simulations.mechanisms import Mechanism, NoPrivacy
 from simulations.strategies.base import State, Strategy, Task
 from simulations.strategies.classifiers import Linear
 from simulations.strategies.device_noise import CAVEAT, DeviceNoise
-from simulations.strategies.fedavg import with_constant
 from simulations.strategies.local_training import Lesson
+from simulations.strategies.newcomers import known, looked_at, own_scores
 
 TINY = 1e-6  # added to norms before dividing, as Opacus does
 
@@ -40,7 +41,8 @@ TINY = 1e-6  # added to norms before dividing, as Opacus does
 class ItemDp:
     """Settings of the strategy; see ``simulations.strategies.base.Strategy``.
 
-    The state holds ``weights`` ``(q,)``, ``thresholds`` ``(4,)`` and ``ratings``, the divisor of a step, float64.
+    The state holds ``weights`` ``(q,)``, what ``newcomers.known`` gives and ``ratings``, the divisor of a step, all
+    float64.
 
     Attributes:
         rating_bound: clip norm of the gradient of one answer.
@@ -81,16 +83,17 @@ class ItemDp:
         """Zeros."""
         weights = self.classifier.start(task.items.latents.shape[1] + 1, torch.Generator())
         ratings = torch.tensor(float(task.ratings), dtype=torch.float64)
-        return {"weights": weights, "thresholds": task.flat.thresholds, "ratings": ratings}
+        return {"weights": weights, **known(task.flat), "ratings": ratings}
 
     def view(self, items: Items, state: State) -> Tensor:
-        """``(n, d + 1)`` latents and a constant 1, in the dtype of the latents."""
-        return with_constant(items.latents)
+        """``(n, d + 1 + p)`` latents, a constant 1, and features for newcomers, in the dtype of the latents."""
+        return looked_at(items)
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
         """``(people, q)`` changes of the weights, noise included."""
-        lesson = Lesson.of(evidence, state["thresholds"], mean=False)
-        gram = evidence.features @ evidence.features.mT  # (people, t, m, m)
+        seen = evidence.with_features(evidence.features[..., : state["weights"].numel()])
+        lesson = Lesson.of(seen, state["thresholds"], mean=False)
+        gram = seen.features @ seen.features.mT  # (people, t, m, m)
         weights = state["weights"].to(lesson.rows).expand(evidence.people, -1).clone()
         multiplier = self.multiplier
         for _ in range(self.steps):
@@ -113,8 +116,8 @@ class ItemDp:
         return {**state, "weights": state["weights"] + mean}
 
     def scores(self, evidence: Evidence, state: State, items: Items) -> Tensor:
-        """Of the posterior mode around the global weights; own answers stay at home, so they need no noise."""
-        return self.classifier.scores(evidence, state["weights"], state["thresholds"], self.view(items, state))
+        """Of the global model and the person's own answers, which stay at home and need no noise."""
+        return own_scores(evidence, partial(self.classifier.scores, state["weights"]), state, items)
 
     def keeping(self, settings: PrivacySettings, task: Task) -> tuple[Strategy, Mechanism]:
         """With noise on the devices for ``settings``, each rating counting for ``participations * steps`` releases."""

@@ -109,6 +109,10 @@ class Network:
         inside = torch.relu(features @ self.body.to(features).T)
         return torch.cat([inside, torch.ones_like(inside[..., :1])], dim=-1)
 
+    def scores(self, features: Tensor) -> Tensor:
+        """``(..., n)`` scores of items ``(..., n, q)``; for one network."""
+        return self.hidden(features) @ self.head.to(features)
+
 
 def train_linear(lesson: Lesson, weights: Tensor, *, steps: int, rate: float) -> Tensor:
     """How each person changes the linear model in ``steps`` full-batch gradient steps.
