@@ -6,44 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.flows.rectified import SamplerSettings, flow_loss, sample
+from client.flows.rectified import SamplerSettings, sample
 from client.flows.teaching import TeachSettings, inject
 from common.errors import SettingError
-
-
-class Line(nn.Module):
-    """A velocity on samples ``(n, 1)``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2, 48), nn.SiLU(), nn.Linear(48, 48), nn.SiLU(), nn.Linear(48, 1))
-
-    def forward(self, place: Tensor, time: Tensor) -> Tensor:
-        found: Tensor = self.layers(torch.cat([place, time[:, None]], -1))
-        return found
-
-
-def heaps(n: int, generator: torch.Generator) -> Tensor:
-    rare = torch.rand(n, 1, generator=generator) < 0.2
-    return torch.where(rare, 2.0, -1.0) + 0.1 * torch.randn(n, 1, generator=generator)
+from tests.client.flows.lines import NOISE, Line, trained_line
 
 
 @pytest.fixture(scope="module")
 def base() -> Line:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        flow = Line()
-    generator = torch.Generator().manual_seed(0)
-    descent = torch.optim.Adam(flow.parameters(), 5e-3)
-    for _ in range(500):
-        noise, time = torch.randn(256, 1, generator=generator), torch.rand(256, generator=generator)
-        descent.zero_grad()
-        flow_loss(flow, noise, heaps(256, generator), time).backward()  # type: ignore[no-untyped-call]
-        descent.step()
-    return flow.requires_grad_(False)
+    return trained_line()
 
 
-NOISE = torch.randn(2000, 1, generator=torch.Generator().manual_seed(9))
 RARE, COMMON = torch.full((1, 1), 2.0), torch.full((1, 1), -1.0)
 
 

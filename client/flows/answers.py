@@ -1,0 +1,133 @@
+"""What somebody answered about samples of a flow, and the plainest model of taste that follows from it.
+
+All ways of teaching a flow take the same answers: injection the picked samples, the pairwise loss picked beside not
+picked, a policy the reward that is fitted here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.errors import RewardError, SettingError
+
+Describe = Callable[[Tensor], Tensor]
+"""Media ``(n, ...)`` to features ``(n, f)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Sets of samples, of each of which one was picked.
+
+    Attributes:
+        shown: ``(m, k, *shape)``, k >= 2.
+        picked: ``(m,)`` int64, the position of the picked one.
+    """
+
+    shown: Tensor
+    picked: Tensor
+
+    def __post_init__(self) -> None:
+        if self.shown.ndim < 3 or self.shown.shape[1] < 2 or self.picked.shape != self.shown.shape[:1]:
+            raise SettingError(
+                f"sets of shape {tuple(self.shown.shape)} with {tuple(self.picked.shape)} picks should be "
+                "(m, k, ...) with k >= 2 and one pick each"
+            )
+        if len(self.picked) and not 0 <= int(self.picked.min()) <= int(self.picked.max()) < self.shown.shape[1]:
+            raise SettingError(f"picks must lie between 0 and {self.shown.shape[1] - 1}")
+
+    def __len__(self) -> int:
+        return len(self.picked)
+
+    @property
+    def winners(self) -> Tensor:
+        """``(m, *shape)`` what was picked."""
+        return self.shown[torch.arange(len(self)), self.picked]
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Picked and not picked, ``(m (k - 1), *shape)`` each."""
+        m, k = self.shown.shape[:2]
+        left = torch.ones(m, k, dtype=torch.bool, device=self.shown.device)
+        left[torch.arange(m), self.picked] = False
+        return self.winners.repeat_interleave(k - 1, 0), self.shown[left]
+
+
+class PickReward:
+    """How likely media are to be preferred to a typical sample of the flow, ``(n,)`` in 0 to 1.
+
+    A linear utility of features: the best of k is picked by the softmax of utilities (Luce 1959), fitted by maximum a
+    posteriori with a normal prior. Features are the principal components of the flow's own samples in units of the
+    first, so that what hardly differs among them hardly counts. Bounded, so that no sample is worth leaving the flow
+    for.
+    """
+
+    def __init__(self, describe: Describe, weight: Tensor, centre: Tensor, axes: Tensor, typical: Tensor) -> None:
+        """See `fit`."""
+        self._describe, self._weight, self._centre, self._axes = describe, weight, centre, axes
+        self._typical = typical
+
+    @classmethod
+    def fit(
+        cls,
+        describe: Describe,
+        typical: Tensor,
+        shown: Tensor,
+        picked: Tensor,
+        *,
+        components: int = 6,
+        spread: float = 4.0,
+    ) -> PickReward:
+        """Fit to answers.
+
+        Args:
+            describe: features of media.
+            typical: ``(n, ...)`` media of the flow, n > ``components``.
+            shown: ``(m, k, ...)`` media that were shown together, m >= 1.
+            picked: ``(m,)`` positions.
+            components: of the features that count, >= 1.
+            spread: standard deviation of the prior of each weight, above 0.
+
+        Raises:
+            RewardError: nothing was picked, or the features of the flow's samples are all the same or not finite.
+        """
+        if not len(picked):
+            raise RewardError("nothing was picked yet, so there is nothing to learn; pick at least one")
+        known = describe(typical).double()
+        centre = known.mean(0)
+        _, size, axes = torch.linalg.svd(known - centre, full_matrices=False)
+        if not bool(known.isfinite().all()) or float(size[0]) <= 1e-9:
+            raise RewardError("the features of all samples are the same or not finite; give features that differ")
+        axes = axes[:components].T / (size[0] / math.sqrt(len(known)))
+        m, k = shown.shape[:2]
+        features = ((describe(shown.flatten(0, 1)).double() - centre) @ axes).view(m, k, -1)
+        weight = _most_likely(features, picked, spread)
+        return cls(describe, weight, centre, axes, ((known - centre) @ axes) @ weight)
+
+    def utility(self, media: Tensor) -> Tensor:
+        """``(n,)`` float64, in log-odds."""
+        return ((self._describe(media).double() - self._centre) @ self._axes) @ self._weight
+
+    def __call__(self, media: Tensor) -> Tensor:
+        """See the class."""
+        return torch.sigmoid(self.utility(media)[:, None] - self._typical).mean(1).float()
+
+
+def _most_likely(features: Tensor, picked: Tensor, spread: float) -> Tensor:
+    """Weights ``(f,)`` that maximise the posterior, by Newton's method; it is concave."""
+    weight = features.new_zeros(features.shape[-1])
+    prior = torch.eye(len(weight), dtype=features.dtype, device=features.device) / spread**2
+    chosen = features[torch.arange(len(features)), picked].sum(0)
+    for _ in range(50):
+        chance = (features @ weight).softmax(1)
+        mean = (chance[..., None] * features).sum(1)
+        gradient = chosen - mean.sum(0) - prior @ weight
+        second = (features.mT @ (chance[..., None] * features)).sum(0) - mean.T @ mean + prior
+        step = torch.linalg.solve(second, gradient)
+        weight = weight + step / max(1.0, float(step.norm()))  # a long step may overshoot
+        if float(gradient.norm()) < 1e-9:
+            break
+    return weight

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from torch import Tensor
+
+from client.flows.answers import Answers, PickReward
+from common.errors import RewardError, SettingError
+
+
+def draw(n: int, seed: int) -> Tensor:
+    return torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)) * torch.tensor([2.0, 1.0, 1.0, 0.5, 0.1])
+
+
+def same(media: Tensor) -> Tensor:
+    return media
+
+
+def answered(sets: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Picks of somebody who likes the first column high and the second one low."""
+    shown = draw(4 * sets, seed).view(sets, 4, 5)
+    return shown, (shown[..., 0] - shown[..., 1]).argmax(1)
+
+
+def test_winners_and_pairs_are_what_was_picked_and_what_was_beside_it() -> None:
+    answers = Answers(*answered(6))
+    winners, losers = answers.pairs()
+    assert len(answers) == 6
+    assert winners.shape == losers.shape == (18, 5)
+    assert torch.equal(winners[::3], answers.winners)
+    for index, pick in enumerate(answers.picked.tolist()):
+        assert torch.equal(answers.winners[index], answers.shown[index, pick])
+        beside = [row for place, row in enumerate(answers.shown[index]) if place != pick]
+        assert torch.equal(losers[3 * index : 3 * index + 3], torch.stack(beside))
+
+
+def test_the_reward_follows_what_was_picked_and_answers_of_chance_say_little() -> None:
+    typical, fresh = draw(200, 2), draw(500, 3)
+    wanted = fresh[:, 0] - fresh[:, 1]
+    shown, picked = answered(40)
+    reward = PickReward.fit(same, typical, shown, picked)
+    assert float(torch.corrcoef(torch.stack([reward(fresh), wanted]))[0, 1]) > 0.85
+    luck = torch.randint(4, (40,), generator=torch.Generator().manual_seed(4))
+    blind = PickReward.fit(same, typical, shown, luck)
+    assert float(blind.utility(fresh).std()) < 0.5 * float(reward.utility(fresh).std())
+
+
+def test_the_reward_is_a_chance_and_a_half_for_a_typical_sample() -> None:
+    typical = draw(300, 2)
+    reward = PickReward.fit(same, typical, *answered(20))
+    assert float(reward(typical).mean()) == pytest.approx(0.5, abs=1e-6)
+    assert bool((reward(1000 * draw(50, 5)) >= 0).all())
+    assert bool((reward(1000 * draw(50, 5)) <= 1).all())
+
+
+def test_the_fit_is_where_the_posterior_is_highest() -> None:
+    shown, picked = answered(8)
+    reward = PickReward.fit(same, draw(200, 2), shown, picked, spread=1.5)
+    features = (shown.double() - reward._centre) @ reward._axes
+
+    def loss(weight: Tensor) -> Tensor:
+        chances = (features @ weight).log_softmax(1)
+        return -chances[torch.arange(8), picked].sum() + weight.square().sum() / (2 * 1.5**2)
+
+    gradient = torch.autograd.functional.jacobian(loss, reward._weight)
+    assert float(gradient.norm()) < 1e-6
+    assert float(reward._weight.norm()) > 0.5
+
+
+def test_nothing_picked_and_features_that_say_nothing_are_refused() -> None:
+    shown, picked = answered(3)
+    with pytest.raises(RewardError, match="pick at least one"):
+        PickReward.fit(same, draw(20, 2), shown[:0], picked[:0])
+    with pytest.raises(RewardError, match="the same or not finite"):
+        PickReward.fit(torch.zeros_like, draw(20, 2), shown, picked)
+    with pytest.raises(SettingError, match="k >= 2"):
+        Answers(shown[:, :1], picked)
+    with pytest.raises(SettingError, match="between 0 and 3"):
+        Answers(shown, picked + 9)
