@@ -27,7 +27,7 @@ SIZES: dict[Kind, int] = {"big": 448, "medium": 256, "small": 96}  # pixels, on 
 SAVED = 1024  # pixels of a saved picture, where the generator can draw any size
 KEPT = 600  # encoded pictures in memory, a few tens of MB
 QUALITY = 90
-_SOUNDS = 32  # files in memory, a few MB at most for seconds of speech
+_SOUND_NUMBERS = 1 << 23  # of all sounds in memory together, 32 MB: each is seen in three sizes and then heard
 
 
 def tag(latent: Tensor) -> str:
@@ -43,7 +43,7 @@ class Pictures:
         self._pack = pack
         self._sizes = {kind: min(size, largest) for kind, size in SIZES.items()}
         self._kept: OrderedDict[tuple[str, Kind], bytes] = OrderedDict()
-        self._sounds: OrderedDict[str, bytes] = OrderedDict()
+        self._sounds: OrderedDict[str, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -52,23 +52,14 @@ class Pictures:
         return self._pack.manifest.output.sample_rate
 
     def sound(self, item: Item) -> bytes:
-        """A sound as a WAV file, made when it is first asked for.
+        """A sound as a WAV file.
 
         Raises:
             SettingError: the generator makes pictures.
         """
         if not self.sample_rate:
             raise SettingError(f"{self._pack.name} makes pictures; it has no sounds")
-        name = tag(item.latent)
-        with self._lock:
-            found = self._sounds.get(name)
-        if found is None:
-            found = wav_file(self._pack.generate(item.latent[None])[0], self.sample_rate)
-            with self._lock:
-                self._sounds[name] = found
-                while len(self._sounds) > _SOUNDS:
-                    self._sounds.popitem(last=False)
-        return found
+        return wav_file(self._heard([item.latent])[0], self.sample_rate)
 
     def prepare(self, items: Sequence[Item], kind: Kind = "big") -> None:
         """Draw and encode what is missing, all together."""
@@ -127,8 +118,28 @@ class Pictures:
     def _draw(self, latents: list[Tensor], size: int | None) -> Tensor:
         import torch
 
-        made = self._pack.generate(torch.stack(latents), size)
-        return sound_pictures(made, self.sample_rate, self._sizes["big"]) if self.sample_rate else made
+        if self.sample_rate:
+            return sound_pictures(self._heard(latents), self.sample_rate, self._sizes["big"])
+        return self._pack.generate(torch.stack(latents), size)
+
+    def _heard(self, latents: list[Tensor]) -> Tensor:
+        """Sounds ``(n, samples)``, those that are not in memory made together."""
+        import torch
+
+        names = [tag(latent) for latent in latents]
+        with self._lock:
+            found = {name: self._sounds[name] for name in names if name in self._sounds}
+        missing = {name: latent for name, latent in zip(names, latents, strict=True) if name not in found}
+        if missing:
+            found |= zip(missing, self._pack.generate(torch.stack(list(missing.values()))), strict=True)
+        most = max(1, _SOUND_NUMBERS // self._pack.manifest.output.shape[0])
+        with self._lock:
+            for name in names:
+                self._sounds[name] = found[name]
+                self._sounds.move_to_end(name)
+            while len(self._sounds) > most:
+                self._sounds.popitem(last=False)
+        return torch.stack([found[name] for name in names])
 
     def _keep(self, name: str, kind: Kind, content: bytes) -> None:
         with self._lock:

@@ -6,6 +6,7 @@ import math
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from client.journal import MemoryJournal
 from client.session import Session
 from client.terminal_display import Frame, Sheets
 from client.web.guard import cookie_name
+from client.web.pictures import Pictures
 from common.errors import SettingError
 from common.latents import LatentSpace
 from tests.client.web.conftest import TOKEN, served
@@ -103,6 +105,29 @@ def test_the_page_has_a_player_whose_file_is_the_sound_that_is_asked_about(
         item = get(f"/items/{names[0]}")[2].decode()
         assert "A WAV file with nothing else inside" in item
         assert get(f"/save/{names[0]}")[1] == "audio/wav"
+
+
+def test_a_sound_is_made_once_for_all_its_pictures_and_its_file(
+    session: Session, tones: GeneratorPack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    generate = tones.generate
+
+    def counted(latents: Tensor, *others: Any) -> Tensor:
+        made.append(len(latents))
+        return generate(latents, *others)
+
+    monkeypatch.setattr(tones, "generate", counted)
+    pictures = Pictures(tones)
+    items = session.propose(3)
+    pictures.prepare(items)
+    for item in items:
+        assert pictures.get(item, "small") != pictures.get(item, "big")
+        pictures.sound(item)
+    assert made == [3]
+    pictures.forget()
+    pictures.sound(items[0])
+    assert made == [3, 1]
 
 
 def test_a_generator_of_pictures_has_no_player_and_no_sounds(pack: GeneratorPack) -> None:
