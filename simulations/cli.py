@@ -17,6 +17,7 @@ from simulations import scale as scale_command
 from simulations.attacks import cli as attacks
 from simulations.audits import cli as audits
 from simulations.lab import cli as lab
+from simulations.lab import policies_cli
 
 if TYPE_CHECKING:
     from client.propose import Proposer
@@ -275,4 +276,5 @@ app.command("scale")(scale_command.scale)
 app.command("audit")(audits.audit)
 app.command("attack")(attacks.attack)
 app.command("from-file")(from_file_cli.from_file)
+app.command("policies")(policies_cli.policies)
 app.command("diff")(lab.diff)

@@ -38,7 +38,7 @@ class DistilSettings:
 
     share: float = SHARE
     couplings: int = 4
-    steps: int = 600
+    steps: int = 400
     batch: int = 256
     groups: int = 16
     rate: float = 1e-2

@@ -23,6 +23,7 @@ from common.latents import LatentSpace
 See = Callable[[Tensor], Tensor]
 """Latents ``(n, d)`` to what people see in them ``(n, f)``; differentiable by torch where learners need that."""
 
+STEEP = 1.0  # deviations of the reward a nat
 _MEASURED = 1024  # items that variety is compared with
 
 
@@ -34,24 +35,34 @@ class GoalSettings:
         safe: price of one nat of divergence at level 0, in standard deviations of the reward.
         surprising: the same at level 1; in between prices rise geometrically.
         variety: bonus for a group of items as varied as the generator's own; more than that is not paid for.
+        most: nats of divergence at any level from where on each further one costs ``STEEP`` more.
 
     Raises:
-        SettingError: a price is not positive, the second is below the first, or the bonus is negative.
+        SettingError: a price or ``most`` is not positive, the second price is below the first, or the bonus negative.
     """
 
     safe: float = 0.1
     surprising: float = 1.0
     variety: float = 1.0
+    most: float = 10.0
 
     def __post_init__(self) -> None:
         if not 0 < self.safe <= self.surprising < math.inf:
             raise SettingError(f"prices safe={self.safe}, surprising={self.surprising} must be > 0 and rising")
         if not 0 <= self.variety < math.inf:
             raise SettingError(f"variety={self.variety} must be >= 0; try 1")
+        if not self.most > 0:
+            raise SettingError(f"most={self.most} must be > 0; try 10")
 
     def price(self, level: Tensor) -> Tensor:
-        """Price of a nat ``(n,)`` at levels ``(n,)``."""
+        """Price of a nat ``(n,)`` at levels ``(n,)``, as long as there are few of them."""
         return self.safe * (self.surprising / self.safe) ** level
+
+    def cost(self, log_ratio: Tensor, level: Tensor, groups: int) -> Tensor:
+        """What leaving the latent law costs items ``(n,)``; prices go up for groups that are ``most`` away or more."""
+        mean = log_ratio.detach().reshape(groups, -1).mean(1, keepdim=True)
+        steep = STEEP * (mean > self.most).to(log_ratio).expand(groups, len(log_ratio) // groups).flatten()
+        return (self.price(level) + steep) * log_ratio
 
 
 class Terms(NamedTuple):
@@ -121,10 +132,10 @@ class Goal:
         distance = (squared + 1e-12).sqrt().sum(-1) / max(1, each - 1)
         return (distance / self.apart).clamp(max=1).flatten()
 
-    def value(self, terms: Terms, level: Tensor) -> Tensor:
-        """What items are worth ``(n,)`` at levels ``(n,)``."""
-        price = self.settings.price(level)
-        return terms.reward - price * terms.log_ratio + self.settings.variety * terms.variety
+    def value(self, terms: Terms, level: Tensor, groups: int) -> Tensor:
+        """What items are worth ``(n,)`` at levels ``(n,)``, in so many groups of one level each."""
+        cost = self.settings.cost(terms.log_ratio, level, groups)
+        return terms.reward - cost + self.settings.variety * terms.variety
 
 
 def levels(groups: int, each: int, generator: torch.Generator) -> Tensor:

@@ -40,8 +40,8 @@ class GuardSettings:
     """
 
     samples: int = 512
-    patience: int = 4
-    rise: float = 0.1
+    patience: int = 6
+    rise: float = 0.2
     divergence: float = 16.0
     distance: float = 2.0
 
@@ -123,8 +123,8 @@ class Guard:
         return not self.informed >= _INFORMED
 
     @torch.no_grad()
-    def check(self, policy: LatentPolicy, round_: int) -> tuple[Check, Verdict]:
-        """Look at a policy.
+    def check(self, policy: LatentPolicy, round_: int) -> Check:
+        """Look at a policy; `judge` says what to do, `note` takes it down.
 
         Raises:
             RewardError: reward or judge cannot be asked.
@@ -132,12 +132,19 @@ class Guard:
         noise = self._noise.to(policy.device)
         moved = policy(noise, torch.zeros(len(noise), device=policy.device))
         if not bool(moved.places.isfinite().all()):
-            check = Check(round=round_, reward=math.nan, held_out=math.nan, error=0, divergence=math.inf, distance=1e9)
-        else:
-            check = self._measured(noise, moved.places, log_ratio(noise, moved), round_)
-        verdict = self._judged(check)
+            lost = math.nan
+            return Check(round=round_, reward=lost, held_out=lost, error=lost, divergence=math.inf, distance=math.inf)
+        return self._measured(noise, moved.places, log_ratio(noise, moved), round_)
+
+    def note(self, check: Check) -> None:
+        """Take a check down; later ones are compared with it."""
         self.checks.append(check)
-        return check, verdict
+
+    def drift(self, check: Check) -> float:
+        """How far a policy has drifted, as a share of the limits."""
+        share = 0.5 if self.blind else 1.0
+        limits = share * self.settings.divergence, share * self.settings.distance
+        return max(check.divergence / limits[0], check.distance / limits[1])
 
     def _measured(self, noise: Tensor, places: Tensor, ratio: Tensor, round_: int) -> Check:
         held = places.new_full((2,), math.nan) if self._judge is None else self._judge(places)
@@ -158,7 +165,8 @@ class Guard:
         squared = (centre - self._centre).square().sum() + self._factor.square().sum() + factor.square().sum()
         return float((squared - 2 * shared).clamp(min=0).sqrt()) / self._spread
 
-    def _judged(self, check: Check) -> Verdict:
+    def judge(self, check: Check) -> Verdict:
+        """What to do with a policy that stands like this."""
         share = 0.5 if self.blind else 1.0
         limits = {
             "divergence": (check.divergence, share * self.settings.divergence, "nats"),

@@ -89,6 +89,10 @@ class Learner(ABC):
         """
 
     @abstractmethod
+    def slow_down(self, factor: float) -> None:
+        """Learn slower from now on; the rate is multiplied by ``factor``."""
+
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What `restore` needs besides the policy and the generator."""
 
@@ -126,9 +130,12 @@ def learner(
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Moments of Adam as named tensors."""
+    """Moments and rate of Adam as named tensors."""
     kept: dict[int, dict[str, Tensor]] = optimiser.state_dict()["state"]
-    return {f"adam.{i}.{name}": value.detach().clone() for i, values in kept.items() for name, value in values.items()}
+    rate = torch.tensor(optimiser.param_groups[0]["lr"], dtype=torch.float64)
+    return {"rate": rate} | {
+        f"adam.{i}.{name}": value.detach().clone() for i, values in kept.items() for name, value in values.items()
+    }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
@@ -147,3 +154,11 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: Mapping[str, Tens
     if found and [found[i]["exp_avg"].shape for i in sorted(found)] != shapes:
         raise ValueError("the state is about other weights")
     optimiser.load_state_dict({**whole, "state": found})
+    for group in optimiser.param_groups:
+        group["lr"] = float(state["rate"])
+
+
+def slow_down(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Multiply the rate of an optimiser."""
+    for group in optimiser.param_groups:
+        group["lr"] *= factor

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from client.policy.flow import LatentPolicy
 from client.policy.generation import Generations
 from client.policy.goal import Goal
-from client.policy.learner import Learner, LearnSettings, optimiser_state, restore_optimiser
+from client.policy.learner import Learner, LearnSettings, optimiser_state, restore_optimiser, slow_down
 from client.policy.replay import Replay, Scored
 from common.errors import OutOfMemory
 
@@ -80,6 +80,8 @@ class ProximalPolicy(Learner):
         world = Generations(goal.space.dimension, groups, settings.batch // settings.groups, self._pay, generator)
         with torch.random.fork_rng(devices=[]):  # first weights that are never used come from the global numbers
             self._model = self._made(world)
+        # the rate is that of the optimiser, which may be slowed down
+        self._model.lr_schedule = lambda left: self._actor.optimizer.param_groups[0]["lr"]
         self._model.set_logger(Logger(folder=None, output_formats=[]))
 
     def _made(self, world: Generations) -> PPO:
@@ -116,7 +118,7 @@ class ProximalPolicy(Learner):
         """Value of samples under a policy with log ratios ``(n,)``; a pair's distance is paid to both, hence twice."""
         variety = self.goal.variety(scored.latents, self._groups)
         bonus = 2 * self.goal.settings.variety * variety
-        return scored.reward - self.goal.settings.price(scored.level) * ratio + bonus
+        return scored.reward - self.goal.settings.cost(ratio, scored.level, self._groups) + bonus
 
     def round(self) -> None:
         """See `Learner`: one rollout, `EPOCHS` passes over it, and one over older ones that are still of use."""
@@ -144,6 +146,10 @@ class ProximalPolicy(Learner):
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(actor.parameters(), 0.5)
             actor.optimizer.step()
+
+    def slow_down(self, factor: float) -> None:
+        """See `Learner`."""
+        slow_down(self._actor.optimizer, factor)
 
     def state(self) -> dict[str, Tensor]:
         """See `Learner`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from client.policy.flow import LatentPolicy
 from client.policy.goal import Goal, levels
-from client.policy.learner import Learner, LearnSettings, optimiser_state, restore_optimiser
+from client.policy.learner import Learner, LearnSettings, optimiser_state, restore_optimiser, slow_down
 from common.errors import OutOfMemory, RewardError
 
 LONGEST = 5.0  # a gradient is shortened to this norm: one strange batch must not throw the policy off
@@ -46,13 +46,17 @@ class Reparameterised(Learner):
         )
         noise, level = noise.to(self.policy.device), level.to(self.policy.device)
         terms = self.goal.terms(noise, self.policy(noise, level), groups)
-        loss = -self.goal.value(terms, level).mean()
+        loss = -self.goal.value(terms, level, groups).mean()
         self._optimiser.zero_grad()
         if not loss.requires_grad:
             raise RewardError("the reward has no gradient though it says so; use the learner 'ppo'")
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.policy.parameters(), LONGEST)
         self._optimiser.step()
+
+    def slow_down(self, factor: float) -> None:
+        """See `Learner`."""
+        slow_down(self._optimiser, factor)
 
     def state(self) -> dict[str, Tensor]:
         """See `Learner`."""

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from client.policy.flow import LatentPolicy
-from client.policy.guard import Check, Guard
+from client.policy.guard import Check, Guard, Verdict
 from client.policy.learner import Learner
 
 Tell = Callable[[Check], None]
+OVERSHOT = 1.15  # of the limits of drift: a round that ends beyond is done again, slower
+RETRIES = 6
+SLOWER = 0.25  # times the rate
 _GOOD, _NOW, _LEARNER = "good.", "now.", "learner."
 
 
@@ -83,12 +86,10 @@ class Training:
         policy = self.learner.policy
         try:
             if not self.guard.checks:
-                self._look(tell)
+                self._take(self._check(), Verdict(None, True), tell)
             while not self.finished:
-                if self._warm is not None and not self.rounds:
-                    self._warm()
-                self.learner.round()
-                self._look(tell)
+                check = self._round()
+                self._take(check, self.guard.judge(check), tell)
                 if keep is not None:
                     keep()
         finally:
@@ -96,11 +97,27 @@ class Training:
         assert self._kept is not None, "the policy before the first round is good"
         return Learned(policy, self._kept, tuple(self.guard.checks), self.stopped)
 
-    def _look(self, tell: Tell | None) -> None:
-        first = not self.guard.checks
-        check, verdict = self.guard.check(self.learner.policy, len(self.guard.checks))
-        self.stopped = None if first else verdict.stop
-        if first or verdict.keep:
+    def _check(self) -> Check:
+        return self.guard.check(self.learner.policy, len(self.guard.checks))
+
+    def _round(self) -> Check:
+        """A round of learning, done again from its beginning and slower where it overshot the limits of drift."""
+        if self._warm is not None and not self.rounds:
+            self._warm()
+        for _ in range(RETRIES):
+            self.learner.round()
+            check = self._check()
+            if self.guard.drift(check) <= OVERSHOT:
+                break
+            rate = float(self.learner.state()["rate"])
+            self._return(self._snapshot)
+            self.learner.slow_down(SLOWER * rate / float(self.learner.state()["rate"]))
+        return check
+
+    def _take(self, check: Check, verdict: Verdict, tell: Tell | None) -> None:
+        self.guard.note(check)
+        self.stopped = verdict.stop
+        if verdict.keep:
             self._good, self._kept = _copied(self.learner.policy.state_dict()), check
         self._snapshot = self._taken()
         if tell is not None:
@@ -129,12 +146,16 @@ class Training:
             KeyError, ValueError, RuntimeError: it is not the state of such a training.
         """
         checks = checks_of(state)
-        self.learner.policy.load_state_dict(_part(state, _NOW))
-        self.learner.restore(_part(state, _LEARNER))
-        self.learner.generator.set_state(state["generator"])
+        self._return(state)
         self._good, self.guard.checks, self.stopped = _part(state, _GOOD), checks, stopped
         self._kept = checks[int(state["kept"])]
         self._snapshot = dict(state)
+
+    def _return(self, state: Mapping[str, Tensor]) -> None:
+        """Policy, learner and random numbers as they were."""
+        self.learner.policy.load_state_dict(_part(state, _NOW))
+        self.learner.restore(_part(state, _LEARNER))
+        self.learner.generator.set_state(state["generator"])
 
 
 def checks_of(state: Mapping[str, Tensor]) -> list[Check]:

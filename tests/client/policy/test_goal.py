@@ -40,7 +40,7 @@ def test_the_value_is_reward_minus_priced_divergence_plus_variety() -> None:
     moved = Moved(noise + 1, torch.full((8,), 0.25))
     terms = goal.terms(noise, moved, groups=2)
     assert torch.allclose(terms.log_ratio, noise.sum(1) + 3 - 0.25, atol=1e-4)
-    value = goal.value(terms, torch.zeros(8))
+    value = goal.value(terms, torch.zeros(8), groups=2)
     assert torch.allclose(value, goal.reward(noise + 1) - 0.5 * terms.log_ratio + 2 * terms.variety)
 
 
@@ -48,3 +48,11 @@ def test_levels_come_in_groups_spread_over_the_whole_range() -> None:
     found = levels(4, 3, torch.Generator().manual_seed(0)).reshape(4, 3)
     assert bool((found == found[:, :1]).all())
     assert [int(4 * level) for level in found[:, 0]] == [0, 1, 2, 3]
+
+
+def test_nats_beyond_the_most_cost_more_for_the_group_that_is_there() -> None:
+    settings = GoalSettings(safe=0.5, surprising=0.5, most=3.0)
+    ratio = torch.tensor([1.0, 2.0, 4.0, 6.0])
+    assert settings.cost(ratio, torch.zeros(4), groups=2).tolist() == pytest.approx([0.5, 1.0, 6.0, 9.0])
+    with pytest.raises(SettingError, match="most=0 must be > 0"):
+        GoalSettings(most=0)

@@ -1,0 +1,95 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from client.policy.guard import Guard, GuardSettings
+from client.policy.learner import LearnSettings, learner
+from client.policy.reward import Reward
+from client.policy.training import Training
+from common.errors import RewardError
+from tests.client.policy.known import Along, fresh_policy, goal_of
+
+
+class Until(Reward):
+    """A reward that something happens to after it was asked so often."""
+
+    differentiable = True
+
+    def __init__(self, happens: Callable[[], object], after: int) -> None:
+        self.happens, self.after, self.asked = happens, after, 0
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        self.asked += 1
+        if self.asked > self.after:
+            self.happens()
+        return latents[:, 0]
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def fail() -> None:
+    raise ValueError("the judge has left")
+
+
+def training(reward: Reward, rounds: int = 4, seed: int = 0) -> Training:
+    goal, generator = goal_of(reward), torch.Generator().manual_seed(seed)
+    how = LearnSettings(rounds=rounds, steps=3, batch=32, groups=4, rate=5e-3)
+    return Training(
+        learner("reparameterised", fresh_policy(), goal, how, generator),
+        Guard(goal, None, GuardSettings(samples=64), generator),
+    )
+
+
+def weights(work: Training) -> Tensor:
+    return torch.cat([each.flatten() for each in work.learner.policy.parameters()]).detach().clone()
+
+
+@pytest.mark.parametrize(
+    ("happens", "error"), [(stop, KeyboardInterrupt), (fail, RewardError)], ids=["ctrl-c", "raises"]
+)
+def test_whatever_ends_learning_the_last_good_policy_is_in_place(
+    happens: Callable[[], object], error: type[BaseException]
+) -> None:
+    # asked once to be measured, once per check, three times per round: 11 is in the middle of the third round
+    work, kept = training(Until(happens, 11)), []
+    with pytest.raises(error):
+        work.run(keep=lambda: kept.append(weights(work)))
+    assert len(kept) == 2
+    assert torch.equal(weights(work), kept[-1])
+    assert work.rounds == 2
+
+
+def test_a_training_that_was_left_goes_on_as_if_it_had_never_stopped() -> None:
+    left = training(Until(stop, 11))
+    with pytest.raises(KeyboardInterrupt):
+        left.run()
+    again = training(Until(lambda: None, 10**9), seed=5)
+    again.restore(left.state(), left.stopped)
+    assert again.rounds == 2
+    learned = again.run()
+    straight = training(Until(lambda: None, 10**9))
+    straight.run()
+    torch.testing.assert_close(weights(again), weights(straight))
+    assert [check.round for check in learned.checks] == [0, 1, 2, 3, 4]
+
+
+def test_a_warm_start_comes_after_the_first_check_and_before_the_first_round() -> None:
+    work, seen = training(Along()), []
+    warmed = Training(work.learner, work.guard, warm=lambda: seen.append(work.rounds))
+    warmed.run()
+    assert seen == [0]
+    assert warmed.guard.checks[0].divergence == pytest.approx(0, abs=1e-6)
+
+
+def test_a_finished_training_has_nothing_left_to_do() -> None:
+    work = training(Along(), rounds=1)
+    first = work.run()
+    before = weights(work)
+    assert work.finished
+    again = work.run()
+    assert torch.equal(weights(work), before)
+    assert again.checks == first.checks
