@@ -21,12 +21,12 @@ class AdapterSettings:
         head: name of a module that is trained as a whole, such as ``out``; empty for none.
     """
 
-    rank: int = 4
+    rank: int = 8
     head: str = ""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not (self.rank or self.head):
-            raise SettingError(f"rank={self.rank} must be >= 1, or 0 together with the name of a head; try 4")
+            raise SettingError(f"rank={self.rank} must be >= 1, or 0 together with the name of a head; try 8")
 
 
 class LowRank(nn.Module):

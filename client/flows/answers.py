@@ -15,6 +15,8 @@ from torch import Tensor
 
 from common.errors import RewardError, SettingError
 
+_USUAL = 0.99  # share of the flow's own samples that are no further out than usual
+_FADING = 4.0  # a reward is 0 at 1 / _FADING beyond that
 Describe = Callable[[Tensor], Tensor]
 """Media ``(n, ...)`` to features ``(n, f)``."""
 
@@ -61,14 +63,17 @@ class PickReward:
 
     A linear utility of features: the best of k is picked by the softmax of utilities (Luce 1959), fitted by maximum a
     posteriori with a normal prior. Features are the principal components of the flow's own samples in units of the
-    first, so that what hardly differs among them hardly counts. Bounded, so that no sample is worth leaving the flow
-    for.
+    first, so that what hardly differs among them hardly counts. Nothing is known of media unlike any of the flow's own,
+    so their reward fades: at a Mahalanobis distance a quarter beyond what is usual it is 0.
     """
 
-    def __init__(self, describe: Describe, weight: Tensor, centre: Tensor, axes: Tensor, typical: Tensor) -> None:
-        """See `fit`."""
-        self._describe, self._weight, self._centre, self._axes = describe, weight, centre, axes
-        self._typical = typical
+    def __init__(
+        self, describe: Describe, weight: Tensor, centre: Tensor, axes: Tensor, white: Tensor, typical: Tensor
+    ) -> None:
+        """See `fit`; ``white`` ``(f, f)`` makes features of the flow's samples uncorrelated."""
+        self._describe, self._weight, self._centre, self._axes, self._white = describe, weight, centre, axes, white
+        self._typical = ((typical - centre) @ axes) @ weight
+        self._usual = torch.quantile(self._extent(typical), _USUAL)
 
     @classmethod
     def fit(
@@ -105,7 +110,7 @@ class PickReward:
         m, k = shown.shape[:2]
         features = ((describe(shown.flatten(0, 1)).double() - centre) @ axes).view(m, k, -1)
         weight = _most_likely(features, picked, spread)
-        return cls(describe, weight, centre, axes, ((known - centre) @ axes) @ weight)
+        return cls(describe, weight, centre, axes, _whitener(known - centre), known)
 
     def utility(self, media: Tensor) -> Tensor:
         """``(n,)`` float64, in log-odds."""
@@ -113,7 +118,22 @@ class PickReward:
 
     def __call__(self, media: Tensor) -> Tensor:
         """See the class."""
-        return torch.sigmoid(self.utility(media)[:, None] - self._typical).mean(1).float()
+        features = self._describe(media).double()
+        utility = ((features - self._centre) @ self._axes) @ self._weight
+        chance = torch.sigmoid(utility[:, None] - self._typical).mean(1)
+        known = (1 - _FADING * (self._extent(features) / self._usual - 1)).clamp(0, 1)
+        return (chance * known).float()
+
+    def _extent(self, features: Tensor) -> Tensor:
+        """``(n,)`` Mahalanobis distance from the flow's samples."""
+        return torch.linalg.vector_norm((features - self._centre) @ self._white, dim=1)
+
+
+def _whitener(centred: Tensor) -> Tensor:
+    """``(f, f)``; directions that hardly vary count as if they varied by a hundredth of the largest."""
+    covariance = centred.mT @ centred / len(centred)
+    size, axes = torch.linalg.eigh(covariance)
+    return axes * (size + 1e-4 * size[-1]).rsqrt()
 
 
 def _most_likely(features: Tensor, picked: Tensor, spread: float) -> Tensor:

@@ -23,6 +23,7 @@ from client.flows.stochastic import Paths, StochasticSettings, follow, step_mean
 from common.errors import OutOfMemory, PlglError, RewardError, SettingError
 
 CONSTANT = 1e-9  # a spread of rewards below this is none
+_MOST = 3.0  # nats of a likelihood ratio; what moved further has nothing left to say
 Reward = Callable[[Tensor], Tensor]
 """What a person sees of the samples, ``(n, ...)``, to ``(n,)``; any function."""
 
@@ -37,6 +38,7 @@ class DenoisingSettings:
         group: ways from each noise, >= 2.
         epochs: passes over the ways of an iteration, >= 1; the clip is for the later ones.
         clip: how far the likelihood of a step may move in an iteration, as a share, above 0.
+        trust: nats a way may move in an iteration; epochs that are left are skipped beyond it, above 0.
         divergence: weight of the divergence from the base, >= 0, in rewards' standard deviations per nat.
         anchor: weight of the squared difference of velocities on steps without chance, >= 0.
         limit: nats of divergence for each sample at which it stops, above 0.
@@ -46,15 +48,16 @@ class DenoisingSettings:
         seed: of noises, chance and the adapter.
     """
 
-    iterations: int = 40
-    noises: int = 24
+    iterations: int = 8
+    noises: int = 32
     group: int = 4
-    epochs: int = 2
+    epochs: int = 3
     clip: float = 0.5
-    divergence: float = 0.02
-    anchor: float = 1.0
-    limit: float = 20.0
-    learning_rate: float = 2e-3
+    trust: float = 0.3
+    divergence: float = 0.1
+    anchor: float = 3.0
+    limit: float = 4.0
+    learning_rate: float = 5e-3
     way: StochasticSettings = field(default_factory=StochasticSettings)
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     seed: int = 0
@@ -63,11 +66,11 @@ class DenoisingSettings:
         if min(self.iterations, self.noises, self.epochs) < 1 or self.group < 2:
             raise SettingError(
                 f"iterations={self.iterations}, noises={self.noises} and epochs={self.epochs} must be >= 1 and "
-                f"group={self.group} >= 2; try 40, 24, 2 and 4"
+                f"group={self.group} >= 2; try 8, 32, 3 and 4"
             )
         if not (0 <= self.divergence < math.inf and 0 <= self.anchor < math.inf):
-            raise SettingError(f"divergence={self.divergence} and anchor={self.anchor} must be >= 0; try 0.02 and 1")
-        for name in ("clip", "limit", "learning_rate"):
+            raise SettingError(f"divergence={self.divergence} and anchor={self.anchor} must be >= 0; try 0.1 and 3")
+        for name in ("clip", "trust", "limit", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingError(f"{name}={getattr(self, name)} must be > 0; try the default")
 
@@ -179,7 +182,10 @@ class DenoisingPolicy:
         with torch.no_grad():
             old, held = self._means(self._network, paths), self._means(self.base.velocity, paths)
         for _ in range(settings.epochs):
-            loss = self._loss(paths, advantages, old, held, generator)
+            means = self._means(self._network, paths)
+            if float(self._divergence(means.detach(), old).mean()) > settings.trust:
+                break
+            loss = self._loss(paths, means, advantages, old, held) + settings.anchor * self._apart(paths, generator)
             self._descent.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
@@ -191,15 +197,13 @@ class DenoisingPolicy:
         deviation = float(rewards.std(correction=0))
         return Iteration(reward=float(rewards.mean()), deviation=deviation, divergence=divergence)
 
-    def _loss(self, paths: Paths, advantages: Tensor, old: Tensor, held: Tensor, generator: torch.Generator) -> Tensor:
-        means = self._means(self._network, paths)
+    def _loss(self, paths: Paths, means: Tensor, advantages: Tensor, old: Tensor, held: Tensor) -> Tensor:
         taken = paths.places[1 : len(means) + 1]
         gain = self._log_likelihood(taken, means) - self._log_likelihood(taken, old)  # (chances, n)
-        ratio = gain.clamp(-20, 20).exp()
-        held_in = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
-        objective = torch.minimum(ratio * advantages, held_in * advantages).sum(0).mean()
-        loss = -objective + self.settings.divergence * self._divergence(means, held).mean()
-        return loss + self.settings.anchor * self._apart(paths, generator)
+        ratio = gain.clamp(-_MOST, _MOST).exp()
+        near = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
+        objective = torch.minimum(ratio * advantages, near * advantages).sum(0).mean()
+        return self.settings.divergence * self._divergence(means, held).mean() - objective
 
     def _means(self, velocity: nn.Module, paths: Paths) -> Tensor:
         """``(chances, n, ...)`` where the steps of chance led on average."""

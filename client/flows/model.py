@@ -21,6 +21,10 @@ def _as_it_is(samples: Tensor) -> Tensor:
     return samples
 
 
+def _in_range(samples: Tensor) -> Tensor:
+    return samples.clamp(-1, 1)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FlowModel:
     """A rectified flow with everything that teaching it needs.
@@ -156,5 +160,5 @@ def of_training(course: Course) -> FlowModel:
         velocity=Reversed(course.velocity).eval(),
         shape=(settings.dimension,) if inside else (3, settings.side, settings.side),
         sampler=SamplerSettings(steps=settings.sampler),
-        media=course.decoder if inside else _as_it_is,
+        media=course.decoder if inside else _in_range,
     )

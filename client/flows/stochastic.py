@@ -30,13 +30,13 @@ class StochasticSettings:
         until: time from which steps are without chance, above 0 to 1; the last step always is.
     """
 
-    steps: int = 12
+    steps: int = 8
     chance: float = 0.7
     until: float = 0.25
 
     def __post_init__(self) -> None:
         if self.steps < 2:
-            raise SettingError(f"steps={self.steps} must be >= 2; try 12")
+            raise SettingError(f"steps={self.steps} must be >= 2; try 8")
         if not 0 < self.chance <= 1 or not 0 < self.until <= 1:
             raise SettingError(f"chance={self.chance} and until={self.until} must lie in (0, 1]; try 0.7 and 0.25")
 
