@@ -37,7 +37,8 @@ def add(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help=f"A model file, the folder of a pack, or what can be fetched: {', '.join(FETCHABLE)}."
+            metavar="FILE",
+            help=f"A model file, the folder of a pack or a pipeline, or what can be fetched: {', '.join(FETCHABLE)}.",
         ),
     ],
     kind: Annotated[
@@ -94,7 +95,7 @@ def add(
         _refuse({"--as": kind, "--name": name, "--latent": latent, "--module": module, "--key": key}, "what is fetched")
         add_fetched(str(source), yes=yes, home=home, as_json=as_json)
         return
-    if source.is_dir():
+    if _is_pack(source, kind):
         _refuse({"--as": kind, "--name": name, "--latent": latent, "--law": law, "--module": module}, "a pack's folder")
         said, record = _add_folder(source, key, limits, home)
     else:
@@ -303,6 +304,16 @@ def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
     if bad := [text for text, (name, sign_, _) in zip(given, pairs, strict=True) if not (name and sign_)]:
         raise SettingError(f"{option} {bad[0]} must be name=value")
     return {name: value for name, _, value in pairs}
+
+
+def _is_pack(source: Path, kind: str) -> bool:
+    """Whether it is the folder of a pack, rather than a file or the folder of a model."""
+    from client.generators.importers.registry import DESCRIBING
+    from client.generators.manifest import MANIFEST
+
+    if not source.is_dir() or (source / MANIFEST).is_file():
+        return source.is_dir()
+    return not kind and not any((source / name).is_file() for name in DESCRIBING)
 
 
 def _slug(source: Path) -> str:

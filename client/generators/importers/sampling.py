@@ -202,13 +202,10 @@ class Denoised(nn.Module):
         return numbers[5] * picture + numbers[6] * (numbers[3] * x + numbers[4] * answer)
 
     def _answer(self, x: Tensor, time: Tensor, *others: Tensor) -> Tensor:
+        times = time.expand(x.shape[0])
+        within: Tensor = self.network(x, times, *others)
         if self.guidance == 1.0:
-            answer: Tensor = self.network(x, time.expand(x.shape[0]), *others)
-            return answer
-        (prompt,) = others
-        both = torch.cat([self.get_buffer("negative").expand(x.shape[0], -1, -1), prompt])
-        doubled = torch.cat([x, x])
-        answers = self.network(doubled, time.expand(doubled.shape[0]), both)
-        without, within = answers.reshape(2, x.shape[0], *self.shape)  # chunk would fix the batch when exported
-        guided: Tensor = without + self.guidance * (within - without)
-        return guided
+            return within
+        negative = self.get_buffer("negative").expand(x.shape[0], -1, -1)
+        without: Tensor = self.network(x, times, negative)  # one batch of both has a shape that ONNX rules do not see
+        return without + self.guidance * (within - without)

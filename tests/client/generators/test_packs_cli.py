@@ -162,6 +162,18 @@ def test_an_option_for_a_file_does_not_go_with_a_folder(home: Path) -> None:
     assert not home.exists()
 
 
+def test_the_folder_of_a_pipeline_is_no_pack(home: Path, tmp_path: Path) -> None:
+    """It goes to the importer that its description names, which refuses this one, and nothing is added."""
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_diffusers_version": "0.42.1", "transformer": ["a", "B"]}))
+    with pytest.raises(PackError, match="has no unet"):
+        call("add", folder, "--name", "mine")
+    assert not (home / "mine").exists()
+    with pytest.raises(PackError, match="no manifest"):
+        call("add", tmp_path)
+
+
 def test_items_are_prepared_once_and_only_where_that_helps(home: Path, model: Path, tmp_path: Path) -> None:
     call("add", model, "--licence", "MIT")
     folder = ("--folder", tmp_path / "items")
