@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from client.generators.importers.sampling import NUMBERS, Denoised
 from client.generators.onnx import OPSET, export
 from client.generators.proof import BATCH
+from client.generators.sandbox import LARGEST_FILE
+from common.errors import UnreadableModel
 
 
 class Shown(nn.Module):
@@ -63,9 +65,17 @@ def unrolled(network: Shown, conditions: Mapping[str, Tensor]) -> bytes:
     Args:
         network: of pictures.
         conditions: default of each further input, without a batch.
+
+    Raises:
+        UnreadableModel: its weights are more than one file holds.
     """
     inside = network.network
     assert isinstance(inside, Denoised)
+    size = 4 * sum(value.numel() for value in network.state_dict().values())
+    if size > LARGEST_FILE:
+        raise UnreadableModel(
+            f"it has {size / 2**30:.1f} GiB of weights, and one ONNX file holds 2; import a smaller one"
+        )
     shape, steps = network.latent_shape, inside.get_buffer("steps")
     x = torch.zeros(BATCH, *shape)
     others = {name: value.expand(BATCH, *value.shape) for name, value in conditions.items()}

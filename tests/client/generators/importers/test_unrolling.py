@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from client.generators import onnx_rules
+from client.generators.importers import unrolling
 from client.generators.importers.sampling import Denoised, ddim_step
 from client.generators.importers.unrolling import Shown, unrolled
 from client.generators.onnx import OnnxModel
+from common.errors import UnreadableModel
 
 SHAPE, TOKENS = (2, 4, 4), (5, 6)
 
@@ -37,6 +40,14 @@ def made(steps: int) -> tuple[Shown, Tensor]:
     )
     network = Denoised(Answer(), taken, SHAPE, nn.Conv2d(2, 1, 1), guidance=3.0, negative=torch.randn(1, *TOKENS))
     return Shown(network, SHAPE).eval(), torch.randn(TOKENS)
+
+
+def test_weights_beyond_one_file_are_refused_before_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, prompt = made(1)
+    size = 4 * sum(value.numel() for value in network.state_dict().values())
+    monkeypatch.setattr(unrolling, "LARGEST_FILE", size - 1)
+    with pytest.raises(UnreadableModel, match="one ONNX file holds 2"):
+        unrolled(network, {"prompt": prompt})
 
 
 @torch.no_grad()
