@@ -21,11 +21,13 @@ from simulations.strategies.ideal_point import IdealPoint
 from simulations.strategies.item_dp import ItemDp
 from simulations.strategies.local_dp import LocalDp
 from simulations.strategies.local_only import LocalOnly
+from simulations.strategies.policy_gradient import PolicyGradient
 
 STRATEGIES: Mapping[str, Callable[[], Strategy]] = {
     "dp-em": DpEm,
     "dp-em-mixture": DpEmMixture,
     "ideal-point": IdealPoint,
+    "policy-gradient": PolicyGradient,
     "fedavg-logistic": FedAvg,
     "fedavg-mlp": lambda: FedAvg(name="fedavg-mlp", classifier=Perceptron()),
     "fedadam-logistic": lambda: FedAvg(name="fedadam-logistic", server=Adam()),
