@@ -71,9 +71,8 @@ class World:
             SettingError: fewer than 100 items of a sort, or more components than the pack has.
         """
         _check(pool, unseen)
-        generator = torch.Generator().manual_seed(seed)
-        latents = [pack.latents.sample(count, generator) for count in (pool, unseen, REFERENCE)]
-        judge = Judge(_pictures(pack, latents[2]))
+        *latents, reference = _drawn(pack, pool, unseen, seed)
+        judge = Judge(_pictures(pack, reference))
 
         def factors(z: Tensor) -> Tensor:
             found = []
@@ -166,6 +165,28 @@ class World:
         world = make()
         world.save(path)
         return world
+
+
+def further(pack: GeneratorPack, latents: Tensor, *, components: int, pool: int, unseen: int, seed: int) -> World:
+    """A world made with these settings, with ``latents`` ``(n, d)`` in place of its unseen items.
+
+    They are judged as that world's own are: by the same factors, on the same scale. The pool is left empty.
+
+    Raises:
+        SettingError: see ``World.make``.
+    """
+    _check(pool, unseen)
+    judge = Judge(_pictures(pack, _drawn(pack, pool, unseen, seed)[2]))
+    parts = [judge.factors(_pictures(pack, part)) for part in torch.split(latents, BATCH)]
+    items = Items(pack.features(latents, components), latents)
+    nothing = Items(items.features[:0], latents[:0])
+    return World(nothing, parts[0][:0], items, torch.cat(parts), pack.component_scale[:components], pack.hash)
+
+
+def _drawn(pack: GeneratorPack, pool: int, unseen: int, seed: int) -> list[Tensor]:
+    """Latents of the pool, of the unseen items, and of the reference that factors are standardised by."""
+    generator = torch.Generator().manual_seed(seed)
+    return [pack.latents.sample(count, generator) for count in (pool, unseen, REFERENCE)]
 
 
 def _pictures(pack: GeneratorPack, latents: Tensor) -> Tensor:

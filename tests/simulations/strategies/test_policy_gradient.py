@@ -52,7 +52,7 @@ def test_an_update_is_the_gradient_of_the_persons_own_expected_liking_under_the_
         exponents = torch.zeros(4, dtype=torch.float64, requires_grad=True)
         policy = torch.softmax(share.log() + reference @ exponents, 0)
         liked = torch.sigmoid(torch.cat([reference, torch.ones(len(reference), 1)], 1).double() @ taste)
-        (policy @ (liked - chance)).backward()
+        (policy @ (liked - chance)).backward()  # type: ignore[no-untyped-call]
         assert exponents.grad is not None
         assert torch.allclose(LEARNER.look(state).root @ exponents.grad, update, rtol=0, atol=1e-9)
         assert float(update.norm()) > 1e-3
