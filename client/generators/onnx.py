@@ -14,6 +14,7 @@ import onnx
 import onnxruntime  # type: ignore[import-untyped]
 import torch
 from torch import Tensor, nn
+from torch.utils.dlpack import from_dlpack
 
 from client.generators.onnx_rules import Refused, parse
 from common.errors import DamagedPack, OutOfMemory
@@ -120,7 +121,7 @@ class OnnxModel:
             torch.cuda.current_stream(self.device).synchronize()  # ONNX Runtime reads on a stream of its own
         self.session.run_with_iobinding(binding, self._options)
         binding.synchronize_outputs()
-        found: Tensor = torch.from_dlpack(binding.get_outputs()[0])
+        found: Tensor = from_dlpack(binding.get_outputs()[0])
         return found
 
 
