@@ -48,11 +48,9 @@ from simulations.yardstick import Yardstick, pictures
 
 COMMAND = "simulate policies"
 REFERENCE = 400  # pictures that people's factors are standardised by
-OWN = 1_000  # the generator's own items that streams are compared with
 HELD = 60  # answers of each person that no method hears
 SHOWN = 16  # items of a row of a contact sheet
 _SHEET = 96  # pixels
-HACKED = 40  # rounds of the learner without a guard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,9 @@ class PolicyGrid:
         level: from 0 (safe) to 1 (surprising).
         rounds: most rounds of learning.
         law: pictures that percentiles refer to.
+        own: items of the generator that streams are compared with.
         hacking: people for whom a learner without a guard is shown cheating.
+        careless: rounds of that learner.
         sheets: people for whom a contact sheet is drawn.
         seed: master seed.
         repeats: independent panels.
@@ -84,7 +84,9 @@ class PolicyGrid:
     level: float = 0.3
     rounds: int = 20
     law: int = 4_000
+    own: int = 1_000
     hacking: int = 2
+    careless: int = 40
     sheets: int = 2
     seed: int = 0
     repeats: int = 3
@@ -94,7 +96,16 @@ class PolicyGrid:
         for name in self.methods:
             if name not in STREAMS:
                 raise SettingError(f"methods={name!r} is unknown; choose from {', '.join(STREAMS)}")
-        for name, least in (("people", 1), ("answers", 8), ("items", 20), ("law", 100), ("repeats", 1), ("rounds", 1)):
+        for name, least in (
+            ("people", 1),
+            ("answers", 8),
+            ("items", 20),
+            ("law", 100),
+            ("own", 20),
+            ("repeats", 1),
+            ("rounds", 1),
+            ("careless", 1),
+        ):
             if getattr(self, name) < least:
                 raise SettingError(f"{name}={getattr(self, name)} must be >= {least}")
         if min(self.hacking, self.sheets) < 0:
@@ -142,7 +153,7 @@ class World:
         pack: draws; panel: judges; yardstick: measures.
         panel: see above.
         yardstick: see above.
-        own: ``(OWN, f)`` picture features of the generator's own items, along the yardstick's axes.
+        own: ``(own, f)`` picture features of the generator's own items, along the yardstick's axes.
         levels: ``(people,)`` where each person's liking starts.
         noise: of answers.
     """
@@ -184,7 +195,7 @@ def _world(grid: PolicyGrid, folder: str, seed: int) -> World:
     if not path.exists():
         Yardstick.make(pack, panel, law=grid.law, seed=seed + 1, advance=lambda share: None).save(path)
     yardstick = Yardstick.load(path)
-    own = yardstick.features(pictures(pack, pack.latents.sample(OWN, generator)))
+    own = yardstick.features(pictures(pack, pack.latents.sample(grid.own, generator)))
     levels = AnswerNoise().levels(grid.people, generator)
     return World(pack, panel, yardstick, (own - yardstick.centre) @ yardstick.axes, levels)
 
@@ -265,7 +276,7 @@ def _compute(grid: PolicyGrid, folder: str, heard: dict[str, Any], cell: Cell, a
     world = _world(grid, folder, cell.seeds["panel"])
     session = session_of(world.pack, heard[_who(cell)], cell.seeds["person"])
     if cell.axes.get("part") == "hacking":
-        return _hacking(world, session, _person(cell), cell.seeds["person"])
+        return _hacking(world, session, _person(cell), cell.seeds["person"], grid.careless)
     listener = _listener(grid, session, cell)
     made = stream(str(cell.axes["method"]))(listener)
     started = time.process_time()
@@ -334,7 +345,7 @@ def held_out_judge(world: World, session: Session, person: int, seed: int) -> Sc
     return Scaled.measure(TasteReward(session.lens, taste, caution=0), world.pack.latents, generator)
 
 
-def _hacking(world: World, session: Session, person: int, seed: int) -> dict[str, Any]:
+def _hacking(world: World, session: Session, person: int, seed: int, rounds: int) -> dict[str, Any]:
     """A careless learner, a model that is easily fooled, and almost no price: watched, and stopped by the guard.
 
     Both runs are the same until the guard stops the second one.
@@ -349,9 +360,9 @@ def _hacking(world: World, session: Session, person: int, seed: int) -> dict[str
         row = {name: value if math.isfinite(value) else None for name, value in asdict(check).items()}
         watched.append({**row, "utility": float(world.judged(places, person)[0].mean()) if check.finite else None})
 
-    careless = _careless(session, free, seed)
+    careless = _careless(session, free, seed, rounds)
     careless.run(partial(watch, careless))
-    guarded = _careless(session, GuardSettings(), seed)
+    guarded = _careless(session, GuardSettings(), seed, rounds)
     caught = guarded.run()
     return {
         "rounds": watched,
@@ -362,7 +373,7 @@ def _hacking(world: World, session: Session, person: int, seed: int) -> dict[str
     }
 
 
-def _careless(session: Session, settings: GuardSettings, seed: int) -> Training:
+def _careless(session: Session, settings: GuardSettings, seed: int, rounds: int) -> Training:
     """A training that trusts a logistic regression on the latents and pays next to nothing for leaving them."""
     from client.classifiers import taste_model
     from client.policy.flow import FlowSettings, LatentPolicy
@@ -380,7 +391,7 @@ def _careless(session: Session, settings: GuardSettings, seed: int) -> Training:
     judge = Scaled.measure(TasteReward(sight, fair, caution=0), space, generator)
     guard = Guard(goal, judge, settings, generator)
     policy = LatentPolicy(FlowSettings(dimension=space.dimension, seed=seed))
-    return Training(learner("reparameterised", policy, goal, LearnSettings(rounds=HACKED), generator), guard)
+    return Training(learner("reparameterised", policy, goal, LearnSettings(rounds=rounds), generator), guard)
 
 
 def _sheets(grid: PolicyGrid, folder: RunFolder, rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from client.policy.distillation import DistilSettings
 from client.policy.goal import Goal
 from client.policy.stream import StreamSettings, prepare
 from client.policy.training import Learned, Training
@@ -45,10 +46,20 @@ class Listener:
         level: from 0 (safe) to 1 (surprising).
         settings: how policies are learned.
         seed: of what is drawn.
+        distil: how small policies are made.
     """
 
-    def __init__(self, session: Session, settings: StreamSettings, *, level: float, seed: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        settings: StreamSettings,
+        *,
+        level: float,
+        seed: int,
+        distil: DistilSettings | None = None,
+    ) -> None:
         self.session, self.settings, self.level, self.seed = session, settings, level, seed
+        self.distil = distil or DistilSettings()
         self._trainings: dict[str, Training] = {}
         self._learned: dict[str, tuple[Learned, float]] = {}
 

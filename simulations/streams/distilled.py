@@ -13,5 +13,5 @@ def make(listener: Listener) -> Made:
     """The small policy; seconds are those of the distillation alone."""
     learned, _ = listener.learned()
     started = time.process_time()
-    small = distil(learned.policy, listener.goal().see)
+    small = distil(learned.policy, listener.goal().see, listener.distil)
     return made(listener, small, time.process_time() - started, "")
