@@ -71,8 +71,8 @@ class World:
             SettingError: fewer than 100 items of a sort, or more components than the pack has.
         """
         _check(pool, unseen)
-        *latents, reference = _drawn(pack, pool, unseen, seed)
-        judge = Judge(_pictures(pack, reference))
+        latents = _drawn(pack, pool, unseen, seed)
+        judge = Judge(_pictures(pack, latents[2]))
 
         def factors(z: Tensor) -> Tensor:
             found = []
@@ -167,20 +167,25 @@ class World:
         return world
 
 
-def further(pack: GeneratorPack, latents: Tensor, *, components: int, pool: int, unseen: int, seed: int) -> World:
-    """A world made with these settings, with ``latents`` ``(n, d)`` in place of its unseen items.
-
-    They are judged as that world's own are: by the same factors, on the same scale. The pool is left empty.
-
-    Raises:
-        SettingError: see ``World.make``.
-    """
+def judge_of(pack: GeneratorPack, *, pool: int, unseen: int, seed: int) -> Judge:
+    """Who looks at the items of a world made with these settings; arguments as for ``World.make``."""
     _check(pool, unseen)
-    judge = Judge(_pictures(pack, _drawn(pack, pool, unseen, seed)[2]))
-    parts = [judge.factors(_pictures(pack, part)) for part in torch.split(latents, BATCH)]
+    return Judge(_pictures(pack, _drawn(pack, pool, unseen, seed)[2]))
+
+
+def further(pack: GeneratorPack, latents: Tensor, judge: Judge, components: int) -> World:
+    """Other items of a generator, ``latents`` ``(n, d)``, as the unseen ones of a world whose pool is empty.
+
+    Args:
+        pack: the generator.
+        latents: of the items.
+        judge: who looks at them; that of another world gives factors on its scale.
+        components: features k.
+    """
+    factors = torch.cat([judge.factors(_pictures(pack, part)) for part in torch.split(latents, BATCH)])
     items = Items(pack.features(latents, components), latents)
     nothing = Items(items.features[:0], latents[:0])
-    return World(nothing, parts[0][:0], items, torch.cat(parts), pack.component_scale[:components], pack.hash)
+    return World(nothing, factors[:0], items, factors, pack.component_scale[:components], pack.hash)
 
 
 def _drawn(pack: GeneratorPack, pool: int, unseen: int, seed: int) -> list[Tensor]:

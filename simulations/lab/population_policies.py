@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,14 @@ from simulations.lab.grid import Advance, Cell, compute_all, derived_seed
 from simulations.lab.lab_run import LabRun
 from simulations.lab.scene import check_axis
 from simulations.lab.trial import world_at
-from simulations.people import Population
+from simulations.people import Judge, Population
 from simulations.progress import Stages
 from simulations.run_folder import RunFolder
 from simulations.strategies import arrange, strategy
 from simulations.strategies.base import State, Task
 from simulations.strategies.dp_em import DpEm
 from simulations.strategies.policy_gradient import centre
-from simulations.world import World, further
+from simulations.world import World, further, judge_of
 
 COMMAND = "simulate population-policies"
 WAYS = ("policy-gradient", "dp-em")
@@ -253,7 +253,7 @@ def shown_to(
     latents = (
         pack.latents.sample(grid.items, generator) if policy is None else policy.draw(grid.items, level, generator)
     )
-    drawn = further(pack, latents, **grid.sizes)
+    drawn = further(pack, latents, _judge(grid), grid.components)
     both = _together(crowd.world, drawn)
     utilities = dataclasses.replace(crowd, world=both).newcomers(grid.new_people).utilities
     own = utilities[:, : grid.unseen].sort(dim=1).values
@@ -264,6 +264,13 @@ def shown_to(
         "percentile": [round(value, 5) for value in percentile.tolist()],
         "diversity": _spread(drawn.unseen_factors) / _spread(crowd.world.unseen_factors),
     }
+
+
+@lru_cache(maxsize=1)
+def _judge(grid: PopulationPolicyGrid) -> Judge:
+    """Made once in each process: it looks at a thousand pictures first."""
+    sizes = {name: value for name, value in grid.sizes.items() if name != "components"}
+    return judge_of(GeneratorPack.open(grid.generator), **sizes)
 
 
 def _together(world: World, drawn: World) -> World:

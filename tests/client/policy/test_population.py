@@ -19,7 +19,7 @@ from common.prior import PopulationPrior
 from common.privacy.statement import PrivacyStatement
 
 K = 4
-QUICK = PopulationSettings(couplings=2, width=8, warm=20, learn=LearnSettings(rounds=2, steps=5, batch=64, groups=4))
+QUICK = PopulationSettings(couplings=2, width=8, warm=10, learn=LearnSettings(rounds=2, steps=5, batch=64, groups=4))
 
 
 @pytest.fixture(scope="module")
