@@ -87,8 +87,9 @@ def read(wheels: Sequence[Path], bench: Path) -> Imported:
 
 
 def spectrum(sounds: Tensor) -> Tensor:
-    """Sizes of a windowed Fourier transform, ``(n, 513, frames)``, of sounds ``(n, samples)``."""
-    return torch.stft(sounds, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs()
+    """How loud each of 513 frequencies is in each tenth of a second, of sounds ``(n, samples)``."""
+    found = torch.stft(sounds, 1024, 256, window=torch.hann_window(1024), return_complex=True)
+    return torch.nn.functional.avg_pool1d(found.abs().square(), 9, ceil_mode=True).sqrt()
 
 
 def read_styles(package: Path) -> Tensor:
