@@ -10,6 +10,7 @@ guard              stops where the reward rises and held-out answers say otherwi
 training           rounds of learning under a guard; resumes, and keeps the last good policy
 distillation       the same stream from a policy with a fifth of the parameters
 keeping            the policy as bytes, and sealed beside the ratings it was learned from
+population         a policy of everybody, made of private releases; what a stream begins with before any rating
 stream             items for a session, at a level; what ``plgl stream`` and a wall of items call
 ================== ==========================================================================================
 """

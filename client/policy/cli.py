@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help
     from client.policy.training import Learned
     from client.session import Session
     from client.terminal_keys import Keys
+    from common.population_policy import PopulationPolicy
 
 app = typer.Typer(add_completion=False)
 _WALL = 12  # items that are shown together
@@ -72,6 +74,13 @@ def stream(
         Path | None,
         typer.Option(help="Folder with what the crowd likes, or none; as for `plgl rate`.", rich_help_panel=_LEARN),
     ] = None,
+    population: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with a policy of everybody: what is shown before you rated, and where learning begins.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed and answers show the same items.")] = None,
     profile: Annotated[str, typer.Option(help="Whose stream.", rich_help_panel=_KEEP)] = "me",
     context: Annotated[str, typer.Option(help="Mood, time or situation, as rated in.", rich_help_panel=_KEEP)] = "",
@@ -85,7 +94,8 @@ def stream(
 
     A small policy learns from the ratings you gave with `plgl rate`, in front of the generator, which stays as it is.
     Part of your answers is held out to catch it cheating. It is kept sealed beside your answers, and learned again
-    when you have rated more. Ctrl-C keeps the last good one; the same command goes on.
+    when you have rated more. Ctrl-C keeps the last good one; the same command goes on. With --population it shows what
+    everybody likes as long as you have rated little or nothing.
     """
     from client.policy.flow import check_level
     from client.policy.learner import LEARNERS, LearnSettings
@@ -104,10 +114,11 @@ def stream(
     )
     said = Console(stderr=True, quiet=as_json)
     with _session(
-        said, (generator, model, prior), profile, context, (store, passphrase_file), as_json, seed
+        said, (generator, model, prior), profile, context, (store, passphrase_file), as_json, seed, population
     ) as session:
+        everybody = _everybody(said, population, session)
         with _learning(settings, quiet=as_json) as tell:
-            learned = learn_policy(session, settings, tell)
+            learned = learn_policy(session, settings, tell, everybody)
         _tell(said, learned)
         shown = _Shown()
         drawn = Stream(session, learned.policy, level=level, seed=seed)
@@ -135,8 +146,9 @@ def _session(
     keep: tuple[Path | None, Path | None],
     as_json: bool,
     seed: int | None,
+    population: Path | None,
 ) -> Iterator[Session]:
-    """The session with its store, which must be there."""
+    """The session with its store, which must be there unless a policy of everybody is."""
     from client.generators.pack import GeneratorPack
     from client.rate_cli import given_passphrase, open_store, starting_point
     from client.session import Session
@@ -146,17 +158,32 @@ def _session(
     generator, model, prior = what
     store, passphrase_file = keep
     place = (default_path() if store is None else store).expanduser()
-    if not place.exists():
+    if not place.exists() and population is None:
         raise StoreError(f"there are no ratings at {place}; rate something first, with: plgl rate")
     crowd, starts = starting_point(GeneratorPack.open(generator).hash, prior, model)
     if starts is not None:
         said.print(starts, soft_wrap=True, highlight=False, markup=False)
+    if not place.exists():  # nothing is learned from, and nothing is to be kept
+        with Session.open(generator, prior=crowd, seed=seed, model=model) as session:
+            yield session
+        return
     given = given_passphrase(passphrase_file)
     journal = open_store(store, given, interactive=sys.stdin.isatty() and not as_json, say=said.print)
     with Session.open(
         generator, prior=crowd, store=journal, profile=profile, context=context, seed=seed, model=model
     ) as session:
         yield session
+
+
+def _everybody(said: Console, folder: Path | None, session: Session) -> PopulationPolicy | None:
+    """The policy of everybody in a folder; tells how private it is."""
+    from common.population_policy import PopulationPolicy
+
+    if folder is None:
+        return None
+    found = PopulationPolicy.load(folder, pack=session.pack.hash)
+    said.print(f"begins with what everybody likes: {found.privacy}", soft_wrap=True, highlight=False, markup=False)
+    return found
 
 
 @contextlib.contextmanager
@@ -180,6 +207,9 @@ def _in_words(check: Check) -> str:
 def _tell(said: Console, learned: Learned) -> None:
     if learned.stopped is not None:
         said.print(f"the guard stopped: {learned.stopped}", soft_wrap=True, highlight=False, markup=False)
+    if math.isnan(learned.kept.reward):
+        said.print("you have rated too little to learn from; this is everybody's policy, as it is")
+        return
     line = f"the policy of round {learned.kept.round} of {len(learned.checks) - 1} is kept: {_in_words(learned.kept)}"
     said.print(line, soft_wrap=True, highlight=False, markup=False)
 

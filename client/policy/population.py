@@ -137,7 +137,7 @@ def train(
     try:
         reward = Mixed([Part(reward=law), typical], pack.latents, generator)
     except RewardError:  # the same for all items
-        return _nothing(policy)
+        return unheard(policy)
     goal = Goal.measure(reward, see, pack.latents, generator, how.goal)
     guard = Guard(goal, None, how.guard, generator)
     training = Training(
@@ -148,8 +148,9 @@ def train(
     return training.run(tell)
 
 
-def _nothing(policy: LatentPolicy) -> Learned:
-    check = Check(round=0, reward=0.0, held_out=math.nan, error=0.0, divergence=0.0, distance=0.0)
+def unheard(policy: LatentPolicy) -> Learned:
+    """A policy as it is, with nothing learned and nothing measured: the numbers of its check are NaN."""
+    check = Check(round=0, reward=math.nan, held_out=math.nan, error=math.nan, divergence=math.nan, distance=math.nan)
     return Learned(policy, check, (check,), None)
 
 

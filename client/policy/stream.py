@@ -25,12 +25,14 @@ from client.policy.flow import FlowSettings, LatentPolicy, check_level
 from client.policy.goal import Goal, GoalSettings
 from client.policy.guard import Guard, GuardSettings
 from client.policy.learner import LearnSettings, learner
+from client.policy.population import policy_of, unheard
 from client.policy.replay import warm_start
 from client.policy.reward import Mixed, Part, Scaled, TasteReward, Typical
 from client.policy.training import Learned, Tell, Training
 from client.session import Session
 from common.errors import RewardError, SettingError
 from common.latents import LatentSpace
+from common.population_policy import PopulationPolicy
 
 FEWEST = 8  # answers that a policy can be learned from
 STRICT = 5.0  # deviations of the reward that an item loses for each time it is too extreme
@@ -103,10 +105,16 @@ class Sight:
         return self(latents).features[:, :-1] * self._scale
 
 
-def prepare(session: Session, settings: StreamSettings) -> Training:
-    """A training of a policy for what a session knows; nothing is learned yet but the warm start.
+def prepare(session: Session, settings: StreamSettings, population: PopulationPolicy | None = None) -> Training:
+    """A training of a policy for what a session knows; nothing is learned yet.
+
+    Args:
+        session: whose answers.
+        settings: how.
+        population: begins as everybody's policy, of its size, in place of the generator itself and its warm start.
 
     Raises:
+        PriorError: the population policy is for another generator.
         SettingError: there are too few answers, or none of them is positive.
         RewardError: the taste tells no items apart.
     """
@@ -127,8 +135,9 @@ def prepare(session: Session, settings: StreamSettings) -> Training:
     size = FlowSettings(
         dimension=space.dimension, couplings=settings.couplings, width=settings.width, seed=settings.seed
     )
-    policy = LatentPolicy(size)
+    policy = LatentPolicy(size) if population is None else policy_of(population, session.pack)
     steps = settings.warm if settings.warm is not None else WARM[settings.learner]
+    steps = steps if population is None else 0
     warm = partial(warm_start, policy, goal, generator, steps=steps) if steps else None
     return Training(learner(settings.learner, policy, goal, settings.learn, generator), guard, warm)
 
@@ -162,7 +171,12 @@ def _told(reward: TasteReward, space: LatentSpace, generator: torch.Generator) -
         return None
 
 
-def learn(session: Session, settings: StreamSettings, tell: Tell | None = None) -> Learned:
+def learn(
+    session: Session,
+    settings: StreamSettings,
+    tell: Tell | None = None,
+    population: PopulationPolicy | None = None,
+) -> Learned:
     """The policy of a session: the one that is kept if it was learned from the same answers, or learned now.
 
     Guarantee: the same answers, generator and settings give the same policy, interrupted or not. Where the session has
@@ -172,16 +186,20 @@ def learn(session: Session, settings: StreamSettings, tell: Tell | None = None) 
         session: whose answers.
         settings: how.
         tell: is told of every check.
+        population: what learning begins with; as long as there are fewer than `FEWEST` answers, it is the policy.
 
     Raises:
         SettingError, RewardError, OutOfMemory: see `prepare` and `Training.run`.
+        PriorError: the population policy is for another generator.
         StorageError: the disk refuses.
     """
-    mark, kept = fingerprint(session, settings), keeping.load(session)
+    if population is not None and len(session.lesson()[0]) < FEWEST:
+        return unheard(policy_of(population, session.pack))
+    mark, kept = fingerprint(session, settings, population), keeping.load(session)
     same = kept is not None and kept.fingerprint == mark
     if kept is not None and same and kept.finished:
         return kept.learned
-    training = prepare(session, settings)
+    training = prepare(session, settings, population)
     if kept is not None and same:
         training.restore(kept.state, kept.stopped)
     return training.run(tell, lambda: keeping.save(session, training, mark))
@@ -277,11 +295,12 @@ class Stream:
         return self._session.items_at(self.latents(count))
 
 
-def fingerprint(session: Session, settings: StreamSettings) -> str:
+def fingerprint(session: Session, settings: StreamSettings, population: PopulationPolicy | None = None) -> str:
     """Names what a policy was learned from: the generator, the answers that count, and the settings.
 
     It is a digest of private things, so it stays where the policy is.
     """
     said = [rated.to_json() for rated in session.history]
     about = [session.pack.hash, session.profile, session.context, session.model_name, said, asdict(settings)]
+    about += [] if population is None else [population.digest]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from client.generators.pack import GeneratorPack
 from client.policy.cli import _goes_on
+from client.policy.learner import LearnSettings
+from client.policy.population import PopulationSettings, publish, train
 from client.ratings import Choice
 from client.session import Session
 from client.store import Store
 from client.terminal_keys import Script
 from client.vault import Cost
 from common.cli import GROUP, run
+from common.privacy.statement import PrivacyStatement
 
 ENTRY = [EntryPoint("stream", "client.policy.cli:app", GROUP)]
 QUICK = ("--model", "bayes", "--prior", "none", "--rounds", "2", "--batch", "64", "--held-out", "0")
@@ -96,3 +100,38 @@ def test_any_key_goes_on_and_q_or_the_end_stops() -> None:
     assert _goes_on(Script(io.StringIO("redraw space")))
     assert not _goes_on(Script(io.StringIO("q")))
     assert not _goes_on(Script(io.StringIO("")))
+
+
+@pytest.fixture(scope="module")
+def everybody(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy of people who like one thing, published."""
+    pack, folder = GeneratorPack.open("art"), tmp_path_factory.mktemp("everybody")
+    settings = PopulationSettings(couplings=2, width=8, warm=10, learn=LearnSettings(rounds=1, steps=5, batch=64))
+    learned = train(pack, torch.tensor([1.5, 0.0, 0.3]), settings=settings)
+    publish(learned.policy, pack, PrivacyStatement.public(), 0).save(folder)
+    return folder
+
+
+def test_a_new_person_sees_what_everybody_likes_before_any_rating(
+    everybody: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "none.plgl"
+    asked = ("--count", 4, "--pictures", tmp_path / "out", "--seed", 1, "--store", nowhere, "--json", *QUICK)
+    assert plgl(*asked, "--population", everybody) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["items"] == 4
+    assert len(told["checks"]) == 1
+    assert told["kept"]["reward"] is None  # nothing was learned, nothing is claimed
+    assert not nowhere.exists()
+    assert plgl(*asked) == 1  # nobody's ratings, and nobody's policy
+
+
+def test_learning_begins_with_what_everybody_likes_and_a_damaged_policy_is_refused(
+    everybody: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--count", 2, "--pictures", tmp_path / "out", "--store", store, "--json")
+    assert plgl(*asked, *QUICK, "--population", everybody) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["checks"]) > 1
+    assert told["checks"][0]["divergence"] > 0.1  # from the first check on it is not the generator
+    assert plgl(*asked, *QUICK, "--population", tmp_path) == 1
