@@ -194,14 +194,26 @@ def policy_of(published: PopulationPolicy, pack: GeneratorPack) -> LatentPolicy:
             "use the pack it was made for"
         )
     try:
-        policy = LatentPolicy(FlowSettings(**dict(published.size)))
+        size = FlowSettings(**dict(published.size))
+        if size.dimension != pack.latents.dimension:
+            raise PriorError(
+                f"the population policy draws {size.dimension} numbers, {pack.name} takes {pack.latents.dimension}; "
+                "fetch it again"
+            )
+        there, needed = sum(weight.numel() for weight in published.weights.values()), numbers_of(size)
+        if there != needed:  # asked before memory is taken for it
+            raise SettingError(f"{there} numbers where there should be {needed}")
+        policy = LatentPolicy(size)
         policy.load_state_dict(dict(published.weights))
     except (TypeError, SettingError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise PriorError(f"the population policy is of another size than it says ({reason}); fetch it again") from error
-    if policy.settings.dimension != pack.latents.dimension:
-        raise PriorError(
-            f"the population policy draws {policy.settings.dimension} numbers, {pack.name} takes "
-            f"{pack.latents.dimension}; fetch it again"
-        )
     return policy
+
+
+def numbers_of(size: FlowSettings) -> int:
+    """How many numbers a policy of this size has, without making it."""
+    half, width = size.dimension // 2, size.width
+    kept = [half if turn % 2 == 0 else size.dimension - half for turn in range(size.couplings)]
+    moved = [size.dimension - each for each in kept]
+    return sum((k + 3) * width + (width + 3) * 2 * m for k, m in zip(kept, moved, strict=True))

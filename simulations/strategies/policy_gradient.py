@@ -10,17 +10,18 @@ phi(z))`` is the chance that they like z, w_i their own posterior mode, and thei
 exponents of the policy is a covariance under it (Williams 1992), in natural coordinates a regression (Kakade 2002,
 section 3)::
 
-    u_i = F^(-1/2) Cov_q[psi, f_i - f]    F = Cov_q[psi]    f = sigma(mu . psi)    what person i sends, in percent
-    mu' = mu + step F^(-1/2) mean(u) / E_q[f (1 - f)]                              what the server does, Fisher scoring
+    u_i = F^(-1/2) Cov_q[psi, f_i - f] / s    F = Cov_q[psi]    f = sigma(mu . psi)    s = E_q[f (1 - f)]
+    mu' = mu + step F^(-1/2) mean(u)
 
-The divergence is public, so its gradient is the server's: it is what keeps the tilt at its price. F, psi and q are the
-same for everybody; a round of n people is two matrix products, ``(n, p) (p, m)`` and ``(n, m) (m, k)``.
+u_i is what person i sends, k numbers in log-odds; the second line is what the server does, a step of Fisher scoring.
+The divergence is public, so its gradient is the server's: it keeps the tilt at its price. F, psi, q and s are the same
+for everybody; a round of n people is two matrix products, ``(n, p) (p, m)`` and ``(n, m) (m, k)``.
 
 Why so few numbers. For a reward that is linear in w_i the gradient of *any* policy, of a network with a million
 weights too, is ``J(theta)' w_i`` with J public, so it lies in k dimensions and noise anywhere else would be wasted: k
 numbers are all there is to send, and any policy can be made of their sum afterwards (post-processing, see
-``client.policy.population``). A chance is bounded, so ``|u_i| <= sd_q(f_i - f) <= 100 %`` before any clipping: nobody
-counts for more by being sharp, and what is liked anyway counts little, which a mean of tastes does not see.
+``client.policy.population``). A chance is bounded, so ``|u_i| <= sd_q(f_i - f) / s <= 1 / s`` before any clipping:
+nobody counts for more by being sharp, and what is liked anyway counts little, which a mean of tastes does not see.
 
 After the first round people are fitted around what everybody likes, ``w ~ N(mu, flat covariance)``, which was released
 already, so this is free. The numbers were chosen on invented people (art, 2,000 people, epsilon 2, seeds 0 to 2): at
@@ -45,7 +46,6 @@ from simulations.strategies.base import State, Task
 from simulations.strategies.dp_em_mixture import exact
 
 REFERENCE = 1_000  # public items that expectations are taken over
-PERCENT = 100.0  # a chance of one; integer steps of 1 / 4096 of a percent are finer than any noise
 DEFENSIVE = 0.1  # share of the latent law in the policy of a round, so that no direction goes unseen (Hesterberg 1995)
 SHARPEST = 4.0  # log-odds: standard deviation of what everybody likes, at most; noise alone can take it no further
 _SMALLEST = 1e-3  # variance of a direction over that of the widest
@@ -56,9 +56,9 @@ class Look(NamedTuple):
 
     Attributes:
         chance: ``(m,)`` that everybody likes an item, as far as is known.
-        directions: ``(m, k)``; a function's values ``(m,)`` times this are its whitened gradient.
+        directions: ``(m, k)``; a function's values ``(m,)`` times this are its whitened gradient, in log-odds.
         root: ``(k, k)`` F^(-1/2).
-        slope: mean of ``chance (1 - chance)`` under the policy.
+        slope: s, mean of ``chance (1 - chance)`` under the policy.
     """
 
     chance: Tensor
@@ -75,14 +75,14 @@ class PolicyGradient:
     of public items, ``thresholds`` ``(4,)`` and the flat prior, all float64.
 
     Attributes:
-        norm_bound: clip norm of a gradient, in percent.
+        norm_bound: clip norm of a gradient, log-odds.
         rounds: releases.
         step: of the server; 1 is a whole step of Fisher scoring.
         price: of a nat of divergence, in standard deviations of the reward over the latent law; of the rounds only:
             what is made of the result has prices of its own.
     """
 
-    norm_bound: float = 20.0
+    norm_bound: float = 0.8
     rounds: int = 4
     step: float = 1.0
     price: float = 0.5
@@ -111,13 +111,13 @@ class PolicyGradient:
         return items.features
 
     def updates(self, evidence: Evidence, state: State) -> Tensor:
-        """``(people, k)`` gradients in whitened coordinates, percent; zeros of who said nothing."""
+        """``(people, k)`` gradients in whitened coordinates, log-odds; zeros of who said nothing."""
         told = exact(evidence)
         look = self.look(state)
         taste = laplace(told, centre(state), state["flat_covariance"], state["thresholds"]).mean
         seen = _with_constant(state["reference"]).to(taste)
         more = torch.sigmoid(taste @ seen.mT) - look.chance.to(taste)
-        return PERCENT * more @ look.directions.to(taste)
+        return more @ look.directions.to(taste)
 
     def look(self, state: State) -> Look:
         """What a round's gradients are taken at; public, the same for everybody."""
@@ -129,7 +129,8 @@ class PolicyGradient:
         values, vectors = torch.linalg.eigh(weighted.mT @ centred)
         floor = (_SMALLEST * values[-1]).clamp(min=torch.finfo(values.dtype).tiny)
         root = (vectors / torch.maximum(values, floor).sqrt()) @ vectors.mT
-        return Look(chance, weighted @ root, root, share @ (chance * (1 - chance)))
+        slope = share @ (chance * (1 - chance))
+        return Look(chance, weighted @ root / slope, root, slope)
 
     def shares(self, state: State) -> Tensor:
         """``(m,)`` chance of each reference item under the policy; they sum to one."""
@@ -141,7 +142,7 @@ class PolicyGradient:
     def advance(self, state: State, mean: Tensor, round: int) -> State:
         """One step of Fisher scoring on what everybody likes."""
         look = self.look(state)
-        reward = state["reward"] + self.step * (look.root @ mean.to(look.root)) / (PERCENT * look.slope)
+        reward = state["reward"] + self.step * (look.root @ mean.to(look.root))
         spread = float((state["reference"] @ reward).std())
         return {**state, "reward": reward * min(1.0, SHARPEST / max(spread, 1e-9))}
 

@@ -12,7 +12,7 @@ from client.lens import Lens
 from client.policy import population
 from client.policy.flow import FlowSettings, LatentPolicy
 from client.policy.learner import LearnSettings
-from client.policy.population import Popular, PopulationSettings, of_prior, policy_of, publish, train
+from client.policy.population import Popular, PopulationSettings, numbers_of, of_prior, policy_of, publish, train
 from common.errors import PriorError, SettingError
 from common.population_policy import PopulationPolicy
 from common.prior import PopulationPrior
@@ -105,12 +105,18 @@ def with_a_strange_size(published: PopulationPolicy) -> PopulationPolicy:
     return dataclasses.replace(published, size={**published.size, "depth": 9})
 
 
+def with_a_size_that_fills_memory(published: PopulationPolicy) -> PopulationPolicy:
+    return dataclasses.replace(published, size={**published.size, "width": 4096, "couplings": 64})
+
+
 def with_a_huge_size(published: PopulationPolicy) -> PopulationPolicy:
     return dataclasses.replace(published, size={**published.size, "width": 1 << 40})
 
 
 @pytest.mark.parametrize(
-    "spoil", [without_a_weight, with_another_width, with_a_strange_size, with_a_huge_size], ids=lambda f: f.__name__
+    "spoil",
+    [without_a_weight, with_another_width, with_a_strange_size, with_a_size_that_fills_memory, with_a_huge_size],
+    ids=lambda f: f.__name__,
 )
 def test_weights_of_another_size_are_refused(
     pack: GeneratorPack, policy: LatentPolicy, spoil: Callable[[PopulationPolicy], PopulationPolicy]
@@ -118,6 +124,12 @@ def test_weights_of_another_size_are_refused(
     published = spoil(publish(policy, pack, PrivacyStatement.public(), 0))
     with pytest.raises(PriorError, match="of another size than it says"):
         policy_of(published, pack)
+
+
+@pytest.mark.parametrize(("dimension", "couplings", "width"), [(5, 3, 7), (24, 6, 64), (2, 2, 1)], ids=str)
+def test_the_size_of_a_policy_is_known_before_it_is_made(dimension: int, couplings: int, width: int) -> None:
+    size = FlowSettings(dimension=dimension, couplings=couplings, width=width)
+    assert numbers_of(size) == LatentPolicy(size).parameters_in_all
 
 
 def test_policies_and_priors_of_other_generators_are_refused(pack: GeneratorPack, policy: LatentPolicy) -> None:
