@@ -5,10 +5,9 @@ The policy of a round draws latents from the law tilted by a reward ``g(z) = mu 
     q(z) ~ p(z) exp(g(z) / (price sd_p(g)))
 
 which is the best policy there is for a reward g at that price of a nat of divergence from the latent law p (Levine
-2018, eq. 9; `client.policy.goal`). Person i would like everybody to like what comes out: ``f_i(z) = sigma(w_i .
-phi(z))`` is the chance that they like z, w_i their own posterior mode, and their gradient of ``E_q f_i`` in the
-exponents of the policy is a covariance under it (Williams 1992), in natural coordinates a regression (Kakade 2002,
-section 3)::
+2018, eq. 9; `client.policy.goal`). Person i wants to like what comes out: ``f_i(z) = sigma(w_i . phi(z))`` is the
+chance that they like z, w_i their own posterior mode, and their gradient of ``E_q f_i`` in the exponents of the policy
+is a covariance under it (Williams 1992), in natural coordinates a regression (Kakade 2002, section 3)::
 
     u_i = F^(-1/2) Cov_q[psi, f_i - f] / s    F = Cov_q[psi]    f = sigma(mu . psi)    s = E_q[f (1 - f)]
     mu' = mu + step F^(-1/2) mean(u)
