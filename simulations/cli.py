@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from common.errors import SettingError
-from simulations import from_file_cli
+from simulations import flow_policies, from_file_cli
 from simulations import scale as scale_command
 from simulations.attacks import cli as attacks
 from simulations.audits import cli as audits
@@ -277,4 +277,5 @@ app.command("audit")(audits.audit)
 app.command("attack")(attacks.attack)
 app.command("from-file")(from_file_cli.from_file)
 app.command("policies")(policies_cli.policies)
+app.command("flows")(flow_policies.flows)
 app.command("diff")(lab.diff)

@@ -63,17 +63,17 @@ class PickReward:
 
     A linear utility of features: the best of k is picked by the softmax of utilities (Luce 1959), fitted by maximum a
     posteriori with a normal prior. Features are the principal components of the flow's own samples in units of the
-    first, so that what hardly differs among them hardly counts. Nothing is known of media unlike any of the flow's own,
-    so their reward fades: at a Mahalanobis distance a quarter beyond what is usual it is 0.
+    first, so that what hardly differs among them hardly counts. Two things keep a learner from cheating it: utilities
+    count less ``caution`` posterior deviations (Laplace's approximation), so that a direction no answer told of is not
+    worth going, and the reward fades for media unlike any of the flow's own: at a Mahalanobis distance a quarter beyond
+    what is usual it is 0.
     """
 
-    def __init__(
-        self, describe: Describe, weight: Tensor, centre: Tensor, axes: Tensor, white: Tensor, typical: Tensor
-    ) -> None:
-        """See `fit`; ``white`` ``(f, f)`` makes features of the flow's samples uncorrelated."""
-        self._describe, self._weight, self._centre, self._axes, self._white = describe, weight, centre, axes, white
-        self._typical = ((typical - centre) @ axes) @ weight
-        self._usual = torch.quantile(self._extent(typical), _USUAL)
+    def __init__(self, describe: Describe, scale: _Scale, weight: Tensor, covariance: Tensor, caution: float) -> None:
+        """See `fit`; of the weights ``(k,)`` and their posterior covariance ``(k, k)``."""
+        self._describe, self._scale, self._weight, self._caution = describe, scale, weight, caution
+        self._covariance = covariance
+        self._typical = scale.typical @ weight
 
     @classmethod
     def fit(
@@ -85,6 +85,7 @@ class PickReward:
         *,
         components: int = 6,
         spread: float = 4.0,
+        caution: float = 1.0,
     ) -> PickReward:
         """Fit to answers.
 
@@ -95,49 +96,84 @@ class PickReward:
             picked: ``(m,)`` positions.
             components: of the features that count, >= 1.
             spread: standard deviation of the prior of each weight, above 0.
+            caution: posterior deviations that are taken off, >= 0.
 
         Raises:
             RewardError: nothing was picked, or the features of the flow's samples are all the same or not finite.
         """
         if not len(picked):
             raise RewardError("nothing was picked yet, so there is nothing to learn; pick at least one")
-        known = describe(typical).double()
-        centre = known.mean(0)
-        _, size, axes = torch.linalg.svd(known - centre, full_matrices=False)
-        if not bool(known.isfinite().all()) or float(size[0]) <= 1e-9:
-            raise RewardError("the features of all samples are the same or not finite; give features that differ")
-        axes = axes[:components].T / (size[0] / math.sqrt(len(known)))
+        scale = _Scale.measure(describe(typical).double(), components)
         m, k = shown.shape[:2]
-        features = ((describe(shown.flatten(0, 1)).double() - centre) @ axes).view(m, k, -1)
-        weight = _most_likely(features, picked, spread)
-        return cls(describe, weight, centre, axes, _whitener(known - centre), known)
+        features = scale.along(describe(shown.flatten(0, 1)).double()).view(m, k, -1)
+        return cls(describe, scale, *_most_likely(features, picked, spread), caution)
 
     def utility(self, media: Tensor) -> Tensor:
-        """``(n,)`` float64, in log-odds."""
-        return ((self._describe(media).double() - self._centre) @ self._axes) @ self._weight
+        """``(n,)`` float64, in log-odds; what is expected, without caution."""
+        utility: Tensor = self._scale.along(self._describe(media).double()) @ self._weight
+        return utility
 
     def __call__(self, media: Tensor) -> Tensor:
         """See the class."""
         features = self._describe(media).double()
-        utility = ((features - self._centre) @ self._axes) @ self._weight
+        along = self._scale.along(features)
+        deviation = ((along @ self._covariance) * along).sum(1).sqrt()
+        utility = along @ self._weight - self._caution * deviation
         chance = torch.sigmoid(utility[:, None] - self._typical).mean(1)
-        known = (1 - _FADING * (self._extent(features) / self._usual - 1)).clamp(0, 1)
+        known = (1 - _FADING * (self._scale.extent(features) / self._scale.usual - 1)).clamp(0, 1)
         return (chance * known).float()
 
-    def _extent(self, features: Tensor) -> Tensor:
-        """``(n,)`` Mahalanobis distance from the flow's samples."""
-        return torch.linalg.vector_norm((features - self._centre) @ self._white, dim=1)
+
+@dataclass(frozen=True, eq=False)
+class _Scale:
+    """What is usual among the flow's samples.
+
+    Attributes:
+        centre: ``(f,)``, axes: ``(f, k)`` principal components in units of the first.
+        axes: see above.
+        white: ``(f, f)``, makes features uncorrelated with variance 1.
+        typical: ``(n, k)`` the samples along the axes.
+        usual: Mahalanobis distance that nearly all samples stay within.
+    """
+
+    centre: Tensor
+    axes: Tensor
+    white: Tensor
+    typical: Tensor
+    usual: float
+
+    @classmethod
+    def measure(cls, features: Tensor, components: int) -> _Scale:
+        centre = features.mean(0)
+        _, size, axes = torch.linalg.svd(features - centre, full_matrices=False)
+        if not bool(features.isfinite().all()) or float(size[0]) <= 1e-9:
+            raise RewardError("the features of all samples are the same or not finite; give features that differ")
+        axes = axes[:components].T / (size[0] / math.sqrt(len(features)))
+        white = _whitener(features - centre)
+        extent = torch.linalg.vector_norm((features - centre) @ white, dim=1)
+        return cls(centre, axes, white, (features - centre) @ axes, float(torch.quantile(extent, _USUAL)))
+
+    def along(self, features: Tensor) -> Tensor:
+        """``(n, k)``."""
+        along: Tensor = (features - self.centre) @ self.axes
+        return along
+
+    def extent(self, features: Tensor) -> Tensor:
+        """``(n,)`` Mahalanobis distance from the samples."""
+        extent: Tensor = torch.linalg.vector_norm((features - self.centre) @ self.white, dim=1)
+        return extent
 
 
 def _whitener(centred: Tensor) -> Tensor:
     """``(f, f)``; directions that hardly vary count as if they varied by a hundredth of the largest."""
     covariance = centred.mT @ centred / len(centred)
     size, axes = torch.linalg.eigh(covariance)
-    return axes * (size + 1e-4 * size[-1]).rsqrt()
+    white: Tensor = axes * (size + 1e-4 * size[-1]).rsqrt()
+    return white
 
 
-def _most_likely(features: Tensor, picked: Tensor, spread: float) -> Tensor:
-    """Weights ``(f,)`` that maximise the posterior, by Newton's method; it is concave."""
+def _most_likely(features: Tensor, picked: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+    """Weights ``(k,)`` that maximise the posterior, by Newton's method as it is concave, and their covariance."""
     weight = features.new_zeros(features.shape[-1])
     prior = torch.eye(len(weight), dtype=features.dtype, device=features.device) / spread**2
     chosen = features[torch.arange(len(features)), picked].sum(0)
@@ -146,8 +182,8 @@ def _most_likely(features: Tensor, picked: Tensor, spread: float) -> Tensor:
         mean = (chance[..., None] * features).sum(1)
         gradient = chosen - mean.sum(0) - prior @ weight
         second = (features.mT @ (chance[..., None] * features)).sum(0) - mean.T @ mean + prior
-        step = torch.linalg.solve(second, gradient)
-        weight = weight + step / max(1.0, float(step.norm()))  # a long step may overshoot
         if float(gradient.norm()) < 1e-9:
             break
-    return weight
+        step = torch.linalg.solve(second, gradient)
+        weight = weight + step / max(1.0, float(step.norm()))  # a long step may overshoot
+    return weight, torch.linalg.inv(second)

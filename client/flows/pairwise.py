@@ -125,7 +125,8 @@ def _gain(taught: nn.Module, base: FlowModel, samples: Tensor, time: Tensor, gen
     place, wanted = interpolate(noise, paired, time), paired - noise
     with torch.no_grad():
         before = (base.velocity(place, time) - wanted).square().flatten(1).mean(1)
-    return before - (taught(place, time) - wanted).square().flatten(1).mean(1)
+    gain: Tensor = before - (taught(place, time) - wanted).square().flatten(1).mean(1)
+    return gain
 
 
 def _anchor_loss(taught: nn.Module, base: FlowModel, samples: Tensor, generator: torch.Generator) -> Tensor:

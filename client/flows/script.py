@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from csv import DictWriter
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -153,10 +153,10 @@ def preferred(proposals: Tensor, kind: int) -> int | None:
     return int(found.distance.masked_fill(~fits, torch.inf).argmin()) if bool(fits.any()) else None
 
 
-def table(rows: Sequence[Row]) -> bytes:
-    """The rows as CSV."""
+def table(rows: Sequence[Any]) -> bytes:
+    """Rows of one record, at least one, as CSV."""
     file = io.StringIO()
-    writer = DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
+    writer = DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     return file.getvalue().encode()

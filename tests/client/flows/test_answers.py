@@ -43,11 +43,21 @@ def test_the_reward_follows_what_was_picked_and_answers_of_chance_say_little() -
     assert float(blind.utility(fresh).std()) < 0.5 * float(reward.utility(fresh).std())
 
 
-def test_the_reward_is_a_chance_and_about_a_half_for_a_typical_sample() -> None:
+def test_the_reward_is_a_chance_and_about_a_half_for_a_typical_sample_without_caution() -> None:
     typical = draw(300, 2)
-    reward = PickReward.fit(same, typical, *answered(20))
+    reward = PickReward.fit(same, typical, *answered(20), caution=0)
     assert float(reward(typical).mean()) == pytest.approx(0.5, abs=0.01)
     assert 0 <= float(reward(draw(500, 5)).min()) < float(reward(draw(500, 5)).max()) <= 1
+
+
+def test_a_direction_no_answer_told_of_is_worth_little() -> None:
+    shown, _ = answered(20)
+    shown[..., 1] = 0
+    reward = PickReward.fit(same, draw(300, 2), shown, shown[..., 0].argmax(1))
+    bold = PickReward.fit(same, draw(300, 2), shown, shown[..., 0].argmax(1), caution=0)
+    told, untold = torch.tensor([[3.0, 0, 0, 0, 0]]), torch.tensor([[3.0, 2.0, 0, 0, 0]])
+    assert float(reward(told)) > 0.8
+    assert float(reward(told)) - float(reward(untold)) > 2 * abs(float(bold(told)) - float(bold(untold))) + 0.05
 
 
 def test_what_is_unlike_everything_the_flow_draws_is_worth_nothing() -> None:
@@ -62,13 +72,15 @@ def test_what_is_unlike_everything_the_flow_draws_is_worth_nothing() -> None:
 def test_the_fit_is_where_the_posterior_is_highest() -> None:
     shown, picked = answered(8)
     reward = PickReward.fit(same, draw(200, 2), shown, picked, spread=1.5)
-    features = (shown.double() - reward._centre) @ reward._axes
+    features = reward._scale.along(shown.double())
 
     def loss(weight: Tensor) -> Tensor:
         chances = (features @ weight).log_softmax(1)
         return -chances[torch.arange(8), picked].sum() + weight.square().sum() / (2 * 1.5**2)
 
-    gradient = torch.autograd.functional.jacobian(loss, reward._weight)
+    gradient = torch.autograd.functional.jacobian(loss, reward._weight)  # type: ignore[no-untyped-call]
+    second = torch.autograd.functional.hessian(loss, reward._weight)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(reward._covariance, torch.linalg.inv(second))
     assert float(gradient.norm()) < 1e-6
     assert float(reward._weight.norm()) > 0.5
 
