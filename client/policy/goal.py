@@ -35,34 +35,48 @@ class GoalSettings:
         safe: price of one nat of divergence at level 0, in standard deviations of the reward.
         surprising: the same at level 1; in between prices rise geometrically.
         variety: bonus for a group of items as varied as the generator's own; more than that is not paid for.
-        most: nats of divergence at any level from where on each further one costs ``STEEP`` more.
+        most: nats of divergence at level 0 from where on each further one costs ``STEEP`` more, however high the
+            reward climbs.
+        nearest: the same at level 1; in between they fall geometrically.
 
     Raises:
-        SettingError: a price or ``most`` is not positive, the second price is below the first, or the bonus negative.
+        SettingError: a number is not positive, a price falls, nats rise, or the bonus is negative.
     """
 
-    safe: float = 0.1
-    surprising: float = 1.0
+    safe: float = 0.06
+    surprising: float = 0.6
     variety: float = 1.0
-    most: float = 10.0
+    most: float = 12.0
+    nearest: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 < self.safe <= self.surprising < math.inf:
             raise SettingError(f"prices safe={self.safe}, surprising={self.surprising} must be > 0 and rising")
         if not 0 <= self.variety < math.inf:
             raise SettingError(f"variety={self.variety} must be >= 0; try 1")
-        if not self.most > 0:
-            raise SettingError(f"most={self.most} must be > 0; try 10")
+        if not 0 < self.nearest <= self.most:
+            raise SettingError(f"most={self.most}, nearest={self.nearest} must be > 0 and falling; try 12 and 2")
 
     def price(self, level: Tensor) -> Tensor:
         """Price of a nat ``(n,)`` at levels ``(n,)``, as long as there are few of them."""
         return self.safe * (self.surprising / self.safe) ** level
 
     def cost(self, log_ratio: Tensor, level: Tensor, groups: int) -> Tensor:
-        """What leaving the latent law costs items ``(n,)``; prices go up for groups that are ``most`` away or more."""
-        mean = log_ratio.detach().reshape(groups, -1).mean(1, keepdim=True)
-        steep = STEEP * (mean > self.most).to(log_ratio).expand(groups, len(log_ratio) // groups).flatten()
-        return (self.price(level) + steep) * log_ratio
+        """What leaving the latent law costs items ``(n,)`` that come in groups of one level each.
+
+        The price goes up for a group that has gone as far as its level allows.
+        """
+        each = len(log_ratio) // groups
+        mean = log_ratio.detach().reshape(groups, each).mean(1).repeat_interleave(each)
+        far = mean > self.allowed(level)
+        return (self.price(level) + STEEP * far.to(log_ratio)) * log_ratio
+
+    def allowed(self, level: Tensor) -> Tensor:
+        """Nats of divergence ``(n,)`` that levels ``(n,)`` allow before they cost more."""
+        if math.isinf(self.nearest):
+            return torch.full_like(level, math.inf)
+        most = min(self.most, 1e30)
+        return most * (self.nearest / most) ** level
 
 
 class Terms(NamedTuple):

@@ -20,6 +20,7 @@ from client.policy.goal import Goal
 from client.policy.reward import Scaled
 from common.errors import SettingError
 
+ALIKE = 0.1  # a held-out score that lacks a tenth of the best is as good; one that rises by a tenth does not rise
 _INFORMED = 0.1  # correlation with the reward below which a judge knows too little to accuse anybody
 
 
@@ -183,21 +184,25 @@ class Guard:
                 "more of it would please the model and not the person",
                 False,
             )
-        return Verdict(None, self.blind or check.held_out >= self._best - 2 * check.error)
+        # a policy of a later round is the better one where the judge sees next to no difference
+        return Verdict(None, self.blind or check.held_out >= self._best - max(2 * check.error, ALIKE * abs(self._best)))
 
     @property
     def _best(self) -> float:
         return max((each.held_out for each in self.checks), default=-math.inf)
 
     def _alone(self, check: Check) -> bool:
-        """Whether the reward rose over the last checks and the judge's score passed at none of them what was before."""
+        """Whether the reward rose over the last checks, and the judge's score hardly rose with it.
+
+        All checks are made with the same noise, so that their differences are those of the policies.
+        """
         past = [*self.checks, check]
         if self.blind or len(past) <= self.settings.patience:
             return False
         before, recent = past[: -self.settings.patience], past[-self.settings.patience :]
-        rose = check.reward - before[-1].reward > self.settings.rise
-        best = max(each.held_out for each in before)
-        return rose and all(each.held_out < best + 2 * each.error for each in recent)
+        rose = max(each.reward for each in recent) - max(each.reward for each in before)
+        along = max(each.held_out for each in recent) - max(each.held_out for each in before)
+        return rose > self.settings.rise and along < ALIKE * rose
 
 
 def _law(seen: Tensor) -> tuple[Tensor, Tensor, float]:

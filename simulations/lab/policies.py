@@ -354,11 +354,18 @@ def _hacking(world: World, session: Session, person: int, seed: int, rounds: int
     watched: list[dict[str, Any]] = []
 
     def watch(training: Training, check: Check) -> None:
+        row = {name: value if math.isfinite(value) else None for name, value in asdict(check).items()}
         noise = world.pack.latents.sample(100, torch.Generator().manual_seed(seed))
         with torch.no_grad():
             places = training.learner.policy(noise, torch.zeros(100)).places
-        row = {name: value if math.isfinite(value) else None for name, value in asdict(check).items()}
-        watched.append({**row, "utility": float(world.judged(places, person)[0].mean()) if check.finite else None})
+        if bool(places.isfinite().all()):
+            utilities, features = world.judged(places, person)
+            row |= {
+                "utility": float(utilities.mean()),
+                "diversity": float(world.yardstick.diversity(features[None])),
+                "extreme": float(world.yardstick.extreme(features).double().mean()),
+            }
+        watched.append(row)
 
     careless = _careless(session, free, seed, rounds)
     careless.run(partial(watch, careless))
@@ -386,7 +393,7 @@ def _careless(session: Session, settings: GuardSettings, seed: int, rounds: int)
     sight, space = Sight(session), session.pack.latents
     naive = taste_model("logistic").fit(answers.select(order[held:]), context)
     fair = session.fresh_model().fit(answers.select(order[:held]), context)
-    prices = GoalSettings(safe=0.02, surprising=0.02, variety=0, most=math.inf)
+    prices = GoalSettings(safe=0.02, surprising=0.02, variety=0, most=math.inf, nearest=math.inf)
     goal = Goal.measure(TasteReward(sight, naive, caution=0), sight.seen, space, generator, prices)
     judge = Scaled.measure(TasteReward(sight, fair, caution=0), space, generator)
     guard = Guard(goal, judge, settings, generator)

@@ -25,6 +25,8 @@ MEASURES = {
     "recall": "recall",
     "extreme": "extreme",
 }
+CHEATED = {"reward": "reward", "held_out": "held-out", "utility": "true utility", "diversity": "diversity",
+           "extreme": "extreme"}  # fmt: skip
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -186,28 +188,24 @@ def _hacking(found: Found) -> Section:
     rows: list[list[Any]] = []
     for row in found.hacking:
         kept, last = row["rounds"][row["kept_round"]], row["rounds"][-1]
-        rows.append(
-            [
-                f"panel {row['repeat'] + 1}, person {row['person'] + 1}",
-                row["kept_round"],
-                row["stopped_round"],
-                row["drift"],
-                kept["utility"],
-                last["utility"],
-                last["reward"],
-                row["stopped"] or "not stopped",
-            ]
-        )
-    columns = [
-        "person", "round kept", "round stopped", "drift over limit", "true utility kept", "without guard",
-        "reward without guard", "why",
-    ]  # fmt: skip
+        pairs = [f"{_number(kept.get(name)):.2f} / {_number(last.get(name)):.2f}" for name in CHEATED]
+        who = f"panel {row['repeat'] + 1}, person {row['person'] + 1}"
+        rows.append([who, row["kept_round"], row["drift"], *pairs, row["stopped"] or "not stopped"])
+    columns = ["person", "round kept", "drift when stopped, over limit"]
+    columns += [f"{name}, kept / without guard" for name in CHEATED.values()] + ["why"]
     first = found.hacking[0]
+    rounds = [float(each["round"]) for each in first["rounds"]]
+    named = {"reward learned from": "reward", "held-out": "held_out", "true utility": "utility"}
     lines = [
-        Line(label=name, x=[float(r["round"]) for r in first["rounds"]], y=[_number(r[key]) for r in first["rounds"]],
-             hero=key == "utility", points=False)
-        for name, key in (("reward learned from", "reward"), ("held-out", "held_out"), ("true utility", "utility"))
-    ]  # fmt: skip
+        Line(
+            label=label,
+            x=rounds,
+            y=[_number(each.get(name)) for each in first["rounds"]],
+            hero=name == "utility",
+            points=False,
+        )
+        for label, name in named.items()
+    ]
     plot = Plot(
         name="cheating",
         title="Standard deviations above the generator's own items",

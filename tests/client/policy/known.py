@@ -38,7 +38,7 @@ class Of(Reward):
 
 def goal_of(reward: Reward, *, safe: float = 1.0, surprising: float = 1.0, variety: float = 0.0) -> Goal:
     """A goal on the small space; what is seen are the latents."""
-    settings = GoalSettings(safe=safe, surprising=surprising, variety=variety)
+    settings = GoalSettings(safe=safe, surprising=surprising, variety=variety, most=math.inf, nearest=math.inf)
     return Goal.measure(reward, lambda latents: latents, SPACE, torch.Generator().manual_seed(1), settings)
 
 

@@ -50,9 +50,10 @@ def test_levels_come_in_groups_spread_over_the_whole_range() -> None:
     assert [int(4 * level) for level in found[:, 0]] == [0, 1, 2, 3]
 
 
-def test_nats_beyond_the_most_cost_more_for_the_group_that_is_there() -> None:
-    settings = GoalSettings(safe=0.5, surprising=0.5, most=3.0)
-    ratio = torch.tensor([1.0, 2.0, 4.0, 6.0])
-    assert settings.cost(ratio, torch.zeros(4), groups=2).tolist() == pytest.approx([0.5, 1.0, 6.0, 9.0])
-    with pytest.raises(SettingError, match="most=0 must be > 0"):
-        GoalSettings(most=0)
+def test_nats_beyond_what_a_level_allows_cost_more_for_the_group_that_is_there() -> None:
+    settings = GoalSettings(safe=0.5, surprising=0.5, most=4.0, nearest=1.0)
+    assert settings.allowed(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx([4, 2, 1])
+    ratio, level = torch.tensor([1.0, 2.0, 1.0, 2.0]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert settings.cost(ratio, level, groups=2).tolist() == pytest.approx([0.5, 1.0, 1.5, 3.0])
+    with pytest.raises(SettingError, match=r"most=1, nearest=2 must be > 0 and falling"):
+        GoalSettings(most=1, nearest=2)
