@@ -43,7 +43,7 @@ class PopulationSettings:
         width: see above.
         warm: steps of the warm start from the generator's best items; 0 for none.
         seed: of everything random.
-        goal: prices and variety.
+        goal: prices and variety; higher prices than a person's own stream has, because people differ.
         learn: rounds and batches.
         guard: when to stop; nobody's answers are held out, so a guard halves these limits, and they are all there is.
     """
@@ -52,7 +52,7 @@ class PopulationSettings:
     width: int = 64
     warm: int = 60
     seed: int = 0
-    goal: GoalSettings = field(default_factory=GoalSettings)
+    goal: GoalSettings = field(default_factory=lambda: GoalSettings(safe=0.1, surprising=1.0, most=8.0))
     learn: LearnSettings = field(default_factory=LearnSettings)
     guard: GuardSettings = field(default_factory=lambda: GuardSettings(divergence=32.0, distance=4.0))
 
