@@ -4,7 +4,8 @@ DDPO (Black et al. 2024, equation 5): the steps from noise to sample are a decis
 the likelihood of a way under the network is exact and the clipped objective of PPO (Schulman et al. 2017, equation 7)
 applies. Ways from the same noise are each other's baseline (RLOO; Ahmadian et al. 2024; for flows Liu et al. 2025,
 Flow-GRPO). The divergence from the base flow is that of two Gaussians at each step and is penalised (DPOK; Fan et al.
-2023). The network stays frozen; an adapter learns.
+2023). The network stays frozen; an adapter learns, and only the steps with chance use it: the base, which knows what
+samples look like, goes the rest of the way.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,6 @@ class DenoisingSettings:
         clip: how far the likelihood of a step may move in an iteration, as a share, above 0.
         trust: nats a way may move in an iteration; epochs that are left are skipped beyond it, above 0.
         divergence: weight of the divergence from the base, >= 0, in rewards' standard deviations per nat.
-        anchor: weight of the squared difference of velocities on steps without chance, >= 0.
         limit: nats of divergence for each sample at which it stops, above 0.
         learning_rate: above 0.
         way: steps and chance.
@@ -55,7 +56,6 @@ class DenoisingSettings:
     clip: float = 0.5
     trust: float = 0.3
     divergence: float = 0.1
-    anchor: float = 3.0
     limit: float = 4.0
     learning_rate: float = 5e-3
     way: StochasticSettings = field(default_factory=StochasticSettings)
@@ -68,8 +68,8 @@ class DenoisingSettings:
                 f"iterations={self.iterations}, noises={self.noises} and epochs={self.epochs} must be >= 1 and "
                 f"group={self.group} >= 2; try 8, 32, 3 and 4"
             )
-        if not (0 <= self.divergence < math.inf and 0 <= self.anchor < math.inf):
-            raise SettingError(f"divergence={self.divergence} and anchor={self.anchor} must be >= 0; try 0.1 and 3")
+        if not 0 <= self.divergence < math.inf:
+            raise SettingError(f"divergence={self.divergence} must be >= 0; try 0.1")
         for name in ("clip", "trust", "limit", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingError(f"{name}={getattr(self, name)} must be > 0; try the default")
@@ -88,6 +88,24 @@ class Iteration:
     reward: float
     deviation: float
     divergence: float
+
+
+class Early(nn.Module):
+    """A velocity that is one network's until a time and another's from then on."""
+
+    def __init__(self, early: nn.Module, late: nn.Module, until: float) -> None:
+        super().__init__()
+        self.early, self.late, self.until = early, late, until
+
+    def forward(self, place: Tensor, time: Tensor) -> Tensor:
+        """See `FlowModel.velocity`."""
+        early = time < self.until
+        if bool(early.all()):
+            return cast(Tensor, self.early(place, time))
+        late = cast(Tensor, self.late(place, time))
+        if not bool(early.any()):
+            return late
+        return torch.where(early.view(-1, *(1,) * (place.ndim - 1)), self.early(place, time), late)
 
 
 class DenoisingPolicy:
@@ -119,7 +137,7 @@ class DenoisingPolicy:
     @property
     def flow(self) -> FlowModel:
         """The flow as it is now, frozen; drawn from without chance, as the base is."""
-        return self.base.moved(copy.deepcopy(self._network).requires_grad_(False))
+        return self.base.moved(self._path(copy.deepcopy(self._network).requires_grad_(False)))
 
     def state(self) -> dict[str, Tensor]:
         """The adapter, its optimiser and how far it is."""
@@ -174,7 +192,7 @@ class DenoisingPolicy:
         settings = self.settings
         generator = self._generator(len(self.history))
         noise = self.base.noise(settings.noises, generator).repeat_interleave(settings.group, 0)
-        paths = follow(self._network, noise, settings.way, generator)
+        paths = follow(self._path(self._network), noise, settings.way, generator)
         if not bool(paths.samples.isfinite().all()):
             raise SettingError(f"the policy lost its way; try a lower rate than {settings.learning_rate}")
         rewards = ask(self._reward, self.base.media(paths.samples))
@@ -185,7 +203,7 @@ class DenoisingPolicy:
             means = self._means(self._network, paths)
             if float(self._divergence(means.detach(), old).mean()) > settings.trust:
                 break
-            loss = self._loss(paths, means, advantages, old, held) + settings.anchor * self._apart(paths, generator)
+            loss = self._loss(paths, means, advantages, old, held)
             self._descent.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
@@ -221,17 +239,8 @@ class DenoisingPolicy:
     def _variances(self, like: Tensor) -> Tensor:
         return like.new_tensor(self.settings.way.spreads[: self.settings.way.chances]).square()
 
-    def _apart(self, paths: Paths, generator: torch.Generator) -> Tensor:
-        """Mean squared difference of velocities at one step without chance, which no reward of a step tells about."""
-        way = self.settings.way
-        draw = torch.randint(way.chances, way.steps, (), generator=generator, device=generator.device)
-        step = int(draw)
-        place = paths.places[step]
-        time = place.new_full((len(place),), step / way.steps)
-        with torch.no_grad():
-            wanted = self.base.velocity(place, time)
-        apart: Tensor = (self._network(place, time) - wanted).square().mean()
-        return apart
+    def _path(self, network: nn.Module) -> Early:
+        return Early(network, self.base.velocity, self.settings.way.until)
 
     def _generator(self, count: int) -> torch.Generator:
         seed = (self.settings.seed * 1_000_003 + count + 1) % 2**62

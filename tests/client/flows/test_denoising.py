@@ -15,7 +15,7 @@ from common.errors import OutOfMemory, RewardError, SettingError
 from tests.client.flows.lines import line_model, rare, trained_line
 
 QUICK = DenoisingSettings(
-    iterations=12, noises=64, learning_rate=1e-2, anchor=0.1, divergence=0.1,
+    iterations=12, noises=64, learning_rate=1e-2, divergence=0.1,
     way=StochasticSettings(steps=10, chance=0.8, until=0.6), adapter=AdapterSettings(rank=4),
 )  # fmt: skip
 
@@ -71,6 +71,16 @@ def test_going_on_ends_as_if_it_had_not_been_stopped(base: FlowModel) -> None:
     assert again.history == whole.history
     for name, value in whole.flow.velocity.state_dict().items():
         assert torch.equal(value, again.flow.velocity.state_dict()[name])
+
+
+def test_the_base_goes_the_rest_of_the_way(base: FlowModel) -> None:
+    flow = learned(base, right, replace(QUICK, iterations=2)).flow
+    place, time = torch.randn(6, 1), torch.tensor([0.0, 0.3, 0.59, 0.6, 0.8, 1.0])
+    apart = (flow.velocity(place, time) - base.velocity(place, time)).abs()[:, 0]
+    assert bool((apart[:3] > 0).all())
+    assert not bool(apart[3:].any())
+    torch.testing.assert_close(flow.velocity(place[:2], time[:2]), flow.velocity(place, time)[:2])
+    assert torch.equal(flow.velocity(place[3:], time[3:]), base.velocity(place[3:], time[3:]))
 
 
 def broken(how: str) -> Callable[[Tensor], Tensor]:
@@ -132,7 +142,7 @@ def test_ctrl_c_keeps_the_last_good_adapter(base: FlowModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"iterations": 0}, {"group": 1}, {"divergence": -1.0}, {"clip": 0.0}, {"limit": 0.0}, {"anchor": -1.0}]
+    "wrong", [{"iterations": 0}, {"group": 1}, {"divergence": -1.0}, {"clip": 0.0}, {"limit": 0.0}, {"trust": 0.0}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError):
