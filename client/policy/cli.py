@@ -77,7 +77,8 @@ def stream(
     population: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with a policy of everybody: what is shown before you rated, and where learning begins.",
+            help="Folder with a policy of everybody, or a prior to make one of: what is shown before you rated, and "
+            "where learning begins.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
@@ -116,7 +117,7 @@ def stream(
     with _session(
         said, (generator, model, prior), profile, context, (store, passphrase_file), as_json, seed, population
     ) as session:
-        everybody = _everybody(said, population, session)
+        everybody = _everybody(said, population, session, settings)
         with _learning(settings, quiet=as_json) as tell:
             learned = learn_policy(session, settings, tell, everybody)
         _tell(said, learned)
@@ -175,21 +176,34 @@ def _session(
         yield session
 
 
-def _everybody(said: Console, folder: Path | None, session: Session) -> PopulationPolicy | None:
-    """The policy of everybody in a folder; tells how private it is."""
+def _everybody(
+    said: Console, folder: Path | None, session: Session, settings: StreamSettings
+) -> PopulationPolicy | None:
+    """The policy of everybody in a folder, or made of the prior that lies there; tells how private it is."""
+    from client.policy.population import PopulationSettings, of_prior, publish
     from common.population_policy import PopulationPolicy
+    from common.prior import PopulationPrior
 
     if folder is None:
         return None
-    found = PopulationPolicy.load(folder, pack=session.pack.hash)
+    if (folder / "prior.json").exists():
+        prior = PopulationPrior.load(folder, pack=session.pack.hash)
+        how = PopulationSettings(learn=settings.learn)
+        with _learning(settings, quiet=said.quiet, what="making everybody's policy") as tell:
+            policy = of_prior(session.pack, prior, how, tell).policy
+        found = publish(policy, session.pack, prior.privacy, prior.rounds)
+    else:
+        found = PopulationPolicy.load(folder, pack=session.pack.hash)
     said.print(f"begins with what everybody likes: {found.privacy}", soft_wrap=True, highlight=False, markup=False)
     return found
 
 
 @contextlib.contextmanager
-def _learning(settings: StreamSettings, *, quiet: bool) -> Iterator[Callable[[Check], None]]:
+def _learning(
+    settings: StreamSettings, *, quiet: bool, what: str = "learning your taste"
+) -> Iterator[Callable[[Check], None]]:
     """A bar on standard error that tells how reward, held-out answers and drift go."""
-    columns = (TextColumn("learning your taste"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
         task = bar.add_task("", total=settings.learn.rounds)
 

@@ -154,7 +154,9 @@ def unheard(policy: LatentPolicy) -> Learned:
     return Learned(policy, check, (check,), None)
 
 
-def of_prior(pack: GeneratorPack, prior: PopulationPrior, settings: PopulationSettings | None = None) -> Learned:
+def of_prior(
+    pack: GeneratorPack, prior: PopulationPrior, settings: PopulationSettings | None = None, tell: Tell | None = None
+) -> Learned:
     """The policy of a released prior, at no further cost in privacy; see `train`.
 
     Raises:
@@ -164,7 +166,7 @@ def of_prior(pack: GeneratorPack, prior: PopulationPrior, settings: PopulationSe
         raise PriorError(
             f"the prior was learned on pack {prior.pack[:12]}, not on {pack.hash[:12]}; use the pack it was made for"
         )
-    return train(pack, prior.mean, prior.covariance, settings)
+    return train(pack, prior.mean, prior.covariance, settings, tell)
 
 
 def publish(policy: LatentPolicy, pack: GeneratorPack, privacy: PrivacyStatement, rounds: int) -> PopulationPolicy:

@@ -1,5 +1,6 @@
 """``plgl stream`` as a person types it."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -19,6 +20,7 @@ from client.store import Store
 from client.terminal_keys import Script
 from client.vault import Cost
 from common.cli import GROUP, run
+from common.prior import PopulationPrior
 from common.privacy.statement import PrivacyStatement
 
 ENTRY = [EntryPoint("stream", "client.policy.cli:app", GROUP)]
@@ -135,3 +137,15 @@ def test_learning_begins_with_what_everybody_likes_and_a_damaged_policy_is_refus
     assert len(told["checks"]) > 1
     assert told["checks"][0]["divergence"] > 0.1  # from the first check on it is not the generator
     assert plgl(*asked, *QUICK, "--population", tmp_path) == 1
+
+
+def test_everybodys_policy_is_made_of_a_prior_at_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat = PopulationPrior.flat(3, GeneratorPack.open("art").hash)
+    dataclasses.replace(flat, mean=torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)).save(tmp_path / "prior")
+    asked = ("--count", 2, "--store", tmp_path / "none.plgl", "--pictures", tmp_path / "out", "--seed", 1, *QUICK)
+    assert plgl(*asked, "--population", tmp_path / "prior") == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "begins with what everybody likes" in told
+    assert "you have rated too little to learn from" in told
+    dataclasses.replace(flat, pack="b" * 64).save(tmp_path / "other")
+    assert plgl(*asked, "--population", tmp_path / "other") == 1
