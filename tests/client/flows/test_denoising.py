@@ -1,15 +1,16 @@
 """A policy on the steps of the smallest flow there is, and what may go wrong with a reward."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.flows.adapters import AdapterSettings
 from client.flows.denoising import DenoisingPolicy, DenoisingSettings
-from client.flows.model import FlowModel
+from client.flows.model import Diffusion, FlowModel
 from client.flows.stochastic import StochasticSettings
 from common.errors import OutOfMemory, RewardError, SettingError
 from tests.client.flows.lines import line_model, rare, trained_line
@@ -46,6 +47,29 @@ def test_what_is_rewarded_is_drawn_more_often_and_a_reward_of_chance_teaches_not
     idle = learned(base, lambda media: torch.rand(len(media), generator=luck), QUICK)
     assert abs(rare(idle.flow) - before) < 0.5 * before
     assert all(torch.equal(v, weights[k]) for k, v in base.velocity.state_dict().items())
+
+
+def test_a_diffusion_model_learns_too() -> None:
+    """The same line, told as a network that predicts noise."""
+    levels = torch.linspace(0.01, math.pi / 2 - 0.01, 200, dtype=torch.float64).cos().square()
+
+    class Noise(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = trained_line()
+
+        def forward(self, y: Tensor, told: Tensor) -> Tensor:
+            angle = 0.01 + told / 199 * (math.pi / 2 - 0.02)
+            a, b = angle.cos(), angle.sin()
+            place, time = y / (a + b)[:, None], a / (a + b)
+            return place - time[:, None] * self.line(place, time)
+
+    diffusion = line_model(Diffusion(Noise(), levels))
+    before = rare(diffusion)
+    assert 0.15 < before < 0.3
+    policy = learned(diffusion, right, replace(QUICK, iterations=8))
+    assert rare(policy.flow) > 1.5 * before
+    assert all(name.endswith(("up.weight", "down.weight")) for name in policy.state() if name.startswith("adapter."))
 
 
 def test_a_weight_on_the_divergence_and_a_limit_keep_it_near_the_base(base: FlowModel) -> None:
