@@ -229,7 +229,8 @@ def more(session: Session, count: int, level: float, settings: StreamSettings | 
 def _check(answers: Answers) -> None:
     said = len(answers)
     if said < FEWEST:
-        raise SettingError(f"{said} answers are too few for a stream, which needs {FEWEST}; rate more with: plgl rate")
+        few = "1 answer is" if said == 1 else f"{said} answers are"
+        raise SettingError(f"{few} too few for a stream, which needs {FEWEST}; rate more with: plgl rate")
     target = targets(answers).nan_to_num(nan=1.0)  # a comparison says that something is better
     if not bool((target > 0.5).any()):
         raise SettingError(f"none of {said} answers is positive; like something first, with: plgl rate")
@@ -244,7 +245,7 @@ def _split(answers: Answers, share: float, generator: torch.Generator) -> tuple[
 
 def _folds(rows: Tensor, members: int) -> Sequence[Tensor]:
     """Rows for each member: all but its fold."""
-    fold = torch.arange(len(rows)) % members
+    fold = torch.arange(len(rows)) % max(1, members)
     return [rows[fold != member] for member in range(members)]
 
 

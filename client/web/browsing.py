@@ -10,7 +10,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from client.curator import SURPRISE
 from client.web import views
-from client.web.asking import Table, item_named
+from client.web.asking import Table, item_named, sentence
+from client.web.deck import Deck
 from client.web.pictures import SIZES
 from client.web.sharing import Root, contributed
 
@@ -57,6 +58,33 @@ def make_wall(deck: Table, surprise: Surprise) -> RedirectResponse:
         if deck.session.history or deck.session.prior is not None:
             deck.make_wall(surprise)
     return RedirectResponse("/wall", 303)
+
+
+@router.post("/wall/more")
+def more_wall(deck: Table) -> RedirectResponse:
+    """Add to the wall, once a policy for what this person said is learned; begins to learn it where there is none."""
+    return RedirectResponse("/wall#end" if _more(deck) else "/wall", 303)
+
+
+def _more(deck: Deck) -> bool:
+    """Whether there was more; why there cannot be any is told on the next page."""
+    with deck.lock:
+        if not deck.session.history:
+            return False
+        added = deck.more_wall()
+        if not added and deck.endless.trouble is not None:
+            deck.say(sentence(deck.endless.trouble))
+        return added
+
+
+@router.get("/wall/learning")
+def learning(deck: Table) -> Response:
+    """How learning goes, for a page that waits for it; sends it back to the wall when there is nothing to wait for."""
+    progress = deck.endless.progress
+    if progress is not None:
+        return HTMLResponse(views.render("learning.html", learning=progress))
+    _more(deck)
+    return Response(headers={"HX-Redirect": "/wall#end"})
 
 
 @router.get("/favourites")

@@ -14,12 +14,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from client.curator import SURPRISE
 from client.explanation import Explanation
 from client.items import Item
 from client.ratings import Glance
 from client.session import Session
+from client.web.endless import Endless
 from client.web.modes import MODES, Mode, asked_as, mode_named, rating
 from client.web.pictures import SIZES, Pictures, tag
 from client.web.question import Answered, Question
@@ -30,6 +32,7 @@ STALE = 8  # answers after which a spare question is replaced
 REMEMBERED = 200  # questions that can be taken back with their pictures
 NEIGHBOURS = 4
 WALL = 12
+MORE, LONGEST = 12, 120  # items that are added to a wall at a time, and that it keeps at most
 PATIENCE = 20.0  # seconds to wait for a picture before saying so
 _HEAD_START = 0.02  # seconds the answer has to leave before the model takes the processor
 _TRIES = 3  # to choose something else than what is on the screen
@@ -63,6 +66,7 @@ class Deck:
         lock: around the session.
         noticing: whether how long somebody looks counts; off until they ask for it.
         wall: the last one that was made.
+        endless: what makes more of it.
         forgotten: whether everything was deleted.
     """
 
@@ -70,6 +74,7 @@ class Deck:
         """Start asking, with pictures of at most ``size`` pixels; `close` ends the worker."""
         self.session, self.pictures = session, Pictures(session.pack, size)
         self.lock = threading.RLock()
+        self.endless = Endless(session, self.lock)
         self.noticing, self.forgotten = False, False
         self.wall: Wall | None = None
         self._changed = threading.Condition(self.lock)
@@ -322,6 +327,25 @@ class Deck:
             )
             return self.wall
 
+    def more_wall(self) -> bool:
+        """Add items of the endless stream to the wall, at its level.
+
+        Returns:
+            Whether there were any; where not, the stream is being learned, or cannot be: see `endless`.
+
+        Raises:
+            SettingError: see `make_wall`, where there is none yet.
+        """
+        with self.lock:
+            made = self.wall or self.make_wall(SURPRISE)
+            items = self.endless.items(MORE, made.surprise)
+            if not items:
+                return False
+            means = self.session.predict(items)[0].sigmoid().tolist()
+            kept = max(0, LONGEST - len(items))
+            self.wall = replace(made, items=(*made.items[-kept:], *items), chances=(*made.chances[-kept:], *means))
+            return True
+
     def forget(self) -> None:
         """Destroy everything that is kept, of everybody."""
         with self._changed:
@@ -347,6 +371,7 @@ class Deck:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+        self.endless.close()
         self._worker.join(PATIENCE)
 
     # -- inside

@@ -182,6 +182,7 @@ def wall(deck: Deck, made: Wall | None) -> dict[str, Any]:
         "tiles": [] if made is None else tiles(deck, made.items, made.chances),
         "surprise": SURPRISE if made is None else made.surprise,
         "newer": 0 if made is None else answers - made.answers,
+        "learning": deck.endless.progress,
         "crowd": deck.session.prior is not None and answers == 0,
     }
 

@@ -11,6 +11,8 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from client.policy.learner import LearnSettings
+from client.policy.stream import StreamSettings
 from client.ratings import Choice, Glance, Stars
 from client.web.deck import Deck
 
@@ -311,3 +313,26 @@ def test_no_page_has_script_or_style_inside_or_names_another_host(visitor: Visit
         page = visitor.see(path)
         assert re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=\"/static/)", page) is None
         assert re.search(r"\s(?:src|href|action)=\"(?!/|#)", page) is None
+
+
+def test_a_wall_goes_on_without_end_once_that_is_learned(visitor: Visitor) -> None:
+    visitor.deck.endless.settings = StreamSettings(
+        couplings=2, width=4, members=0, held_out=0.0, learn=LearnSettings(rounds=1, steps=1, batch=16, groups=4)
+    )
+    for _ in range(8):
+        visitor.answer()
+    tiles = visitor.see("/wall").count('class="tile')
+    waiting = visitor.send("/wall/more")
+    assert "Learning what you like" in waiting or "More, without end" in waiting
+    visitor.deck.endless.wait(60)
+    found = visitor.browser.get("/wall/learning")
+    assert found.headers["hx-redirect"] == "/wall#end"
+    assert visitor.see("/wall").count('class="tile') == tiles + 12
+    assert visitor.send("/wall/more").count('class="tile') == tiles + 24
+
+
+def test_a_wall_that_cannot_go_on_says_why(visitor: Visitor) -> None:
+    visitor.answer()
+    visitor.send("/wall/more")
+    visitor.deck.endless.wait(60)
+    assert "1 answer is too few for a stream" in visitor.send("/wall/more")
