@@ -79,12 +79,12 @@ def _more(deck: Deck) -> bool:
 
 @router.get("/wall/learning")
 def learning(deck: Table) -> Response:
-    """How learning goes, for a page that waits for it; sends it back to the wall when there is nothing to wait for."""
+    """How learning goes, for a page that waits for it; loads it again when there is nothing to wait for."""
     progress = deck.endless.progress
     if progress is not None:
         return HTMLResponse(views.render("learning.html", learning=progress))
     _more(deck)
-    return Response(headers={"HX-Redirect": "/wall#end"})
+    return Response(headers={"HX-Refresh": "true"})  # a redirect to a place on the same page loads nothing
 
 
 @router.get("/favourites")

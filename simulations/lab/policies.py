@@ -21,6 +21,7 @@ from torch import Tensor
 from client.classifiers.base import Answers, Points
 from client.generators.pack import GeneratorPack
 from client.journal import Event, MemoryJournal
+from client.policy.flow import FlowSettings, LatentPolicy
 from client.policy.goal import Goal, GoalSettings
 from client.policy.guard import Check, Guard, GuardSettings
 from client.policy.learner import learner
@@ -348,34 +349,34 @@ def held_out_judge(world: World, session: Session, person: int, seed: int) -> Sc
 def _hacking(world: World, session: Session, person: int, seed: int, rounds: int) -> dict[str, Any]:
     """A careless learner, a model that is easily fooled, and almost no price: watched, and stopped by the guard.
 
-    Both runs are the same until the guard stops the second one.
+    Both runs have the same seed; the guarded one does rounds that overshoot again, slower.
     """
     free = GuardSettings(divergence=math.inf, distance=math.inf, rise=math.inf)
     watched: list[dict[str, Any]] = []
 
-    def watch(training: Training, check: Check) -> None:
+    def stands(policy: LatentPolicy, check: Check) -> dict[str, Any]:
         row = {name: value if math.isfinite(value) else None for name, value in asdict(check).items()}
         noise = world.pack.latents.sample(100, torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            places = training.learner.policy(noise, torch.zeros(100)).places
-        if bool(places.isfinite().all()):
-            utilities, features = world.judged(places, person)
-            row |= {
-                "utility": float(utilities.mean()),
-                "diversity": float(world.yardstick.diversity(features[None])),
-                "extreme": float(world.yardstick.extreme(features).double().mean()),
-            }
-        watched.append(row)
+            places = policy(noise, torch.zeros(100)).places
+        if not bool(places.isfinite().all()):
+            return row
+        utilities, features = world.judged(places, person)
+        return row | {
+            "utility": float(utilities.mean()),
+            "diversity": float(world.yardstick.diversity(features[None])),
+            "extreme": float(world.yardstick.extreme(features).double().mean()),
+        }
 
     careless = _careless(session, free, seed, rounds)
-    careless.run(partial(watch, careless))
+    careless.run(lambda check: watched.append(stands(careless.learner.policy, check)))
     guarded = _careless(session, GuardSettings(), seed, rounds)
     caught = guarded.run()
     return {
         "rounds": watched,
+        "kept": stands(caught.policy, caught.kept),
         "stopped": caught.stopped,
         "stopped_round": caught.checks[-1].round,
-        "kept_round": caught.kept.round,
         "drift": guarded.guard.drift(caught.checks[-1]),
     }
 
@@ -383,7 +384,6 @@ def _hacking(world: World, session: Session, person: int, seed: int, rounds: int
 def _careless(session: Session, settings: GuardSettings, seed: int, rounds: int) -> Training:
     """A training that trusts a logistic regression on the latents and pays next to nothing for leaving them."""
     from client.classifiers import taste_model
-    from client.policy.flow import FlowSettings, LatentPolicy
     from client.policy.learner import LearnSettings
 
     answers, context = session.lesson()

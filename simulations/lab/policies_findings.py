@@ -187,10 +187,10 @@ def _kinds(found: Found, grid: PolicyGrid) -> Table:
 def _hacking(found: Found) -> Section:
     rows: list[list[Any]] = []
     for row in found.hacking:
-        kept, last = row["rounds"][row["kept_round"]], row["rounds"][-1]
+        kept, last = row["kept"], row["rounds"][-1]
         pairs = [f"{_number(kept.get(name)):.2f} / {_number(last.get(name)):.2f}" for name in CHEATED]
         who = f"panel {row['repeat'] + 1}, person {row['person'] + 1}"
-        rows.append([who, row["kept_round"], row["drift"], *pairs, row["stopped"] or "not stopped"])
+        rows.append([who, kept["round"], row["drift"], *pairs, row["stopped"] or "not stopped"])
     columns = ["person", "round kept", "drift when stopped, over limit"]
     columns += [f"{name}, kept / without guard" for name in CHEATED.values()] + ["why"]
     first = found.hacking[0]
