@@ -17,7 +17,7 @@ from simulations import scale as scale_command
 from simulations.attacks import cli as attacks
 from simulations.audits import cli as audits
 from simulations.lab import cli as lab
-from simulations.lab import policies_cli
+from simulations.lab import policies_cli, population_policies_cli
 
 if TYPE_CHECKING:
     from client.propose import Proposer
@@ -277,5 +277,6 @@ app.command("audit")(audits.audit)
 app.command("attack")(attacks.attack)
 app.command("from-file")(from_file_cli.from_file)
 app.command("policies")(policies_cli.policies)
+app.command("population-policies")(population_policies_cli.population_policies)
 app.command("flows")(flow_policies.flows)
 app.command("diff")(lab.diff)

@@ -230,6 +230,6 @@ def test_a_nearly_singular_prior_gives_the_mode_that_its_whitened_twin_gives() -
     offset = (evidence.features @ mean).unsqueeze(-1)
     twin = evidence.with_features(torch.cat([evidence.features @ root, offset], dim=-1))
     known = torch.cat([zeros(8), torch.ones(1, dtype=torch.float64)])
-    narrow = torch.block_diag(eye(8), torch.full((1, 1), 1e-12, dtype=torch.float64))
+    narrow = torch.diag(torch.cat([torch.ones(8, dtype=torch.float64), torch.full((1,), 1e-12, dtype=torch.float64)]))
     expected = mean + laplace(twin, known, narrow, CUTS).mean[:, :8] @ root.T
     assert float((fit.mean - expected).abs().max()) < 1e-6

@@ -62,7 +62,8 @@ def test_a_diffusion_model_learns_too() -> None:
             angle = 0.01 + told / 199 * (math.pi / 2 - 0.02)
             a, b = angle.cos(), angle.sin()
             place, time = y / (a + b)[:, None], a / (a + b)
-            return place - time[:, None] * self.line(place, time)
+            noise: Tensor = place - time[:, None] * self.line(place, time)
+            return noise
 
     diffusion = line_model(Diffusion(Noise(), levels))
     before = rare(diffusion)
