@@ -14,6 +14,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from common.errors import SettingError
 from simulations.curves_plot import _DASHES, _PALETTE, FAINT, INK, PAPER, RULE, Style, _wrapped, ordinal, spread
@@ -221,6 +222,7 @@ def _frame(
     axes.tick_params(axis="both", which="both", length=0, labelcolor=FAINT, labelsize=9.5 if small else 10, pad=5)
     axes.tick_params(axis="y", labelleft=first)
     if plot.percentile:
+        axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # no half percentiles
         axes.yaxis.set_major_formatter(lambda value, _position: ordinal(round(100 * value)))
     axes.grid(axis="y", color=RULE, linewidth=1)
     axes.set_axisbelow(True)

@@ -16,6 +16,7 @@ _PITCH_FRAME = 300  # samples
 _HARMONICS, _LOUDNESS, _VOICED_HERTZ = 9, 0.1, 10.0
 _WINDOW, _HOP = 20, 5
 _TINY = 1e-3  # below it, the phase of a bin is rounding noise, which the network would turn into another sound
+_FLAT = 1e-5  # of a bin's size: a smaller imaginary part is none, so that rounding does not turn phases by a whole turn
 
 
 class Snakes(nn.Module):
@@ -91,6 +92,7 @@ class Spectrum(nn.Module):
         found = functional.conv1d(padded[:, None], self.get_buffer("fourier"), stride=_HOP)
         real, imaginary = found.chunk(2, 1)
         size = torch.sqrt(real.square() + imaginary.square() + 1e-14)
+        imaginary = torch.where(imaginary.abs() > _FLAT * size, imaginary, 0.0)
         angle = torch.atan(imaginary / torch.where(real == 0, torch.full_like(real, 1e-10), real))
         around = torch.where(imaginary > 0, angle + math.pi, angle - math.pi)
         phase = torch.where(size > _TINY, torch.where(real < 0, around, angle), 0.0)
