@@ -118,7 +118,7 @@ def stream(
         said, (generator, model, prior), profile, context, (store, passphrase_file), as_json, seed, population
     ) as session:
         everybody = _everybody(said, population, session, settings)
-        with _learning(settings, quiet=as_json) as tell:
+        with _learning(settings.most_rounds, quiet=as_json) as tell:
             learned = learn_policy(session, settings, tell, everybody)
         _tell(said, learned)
         shown = _Shown()
@@ -189,7 +189,7 @@ def _everybody(
     if (folder / "prior.json").exists():
         prior = PopulationPrior.load(folder, pack=session.pack.hash)
         how = PopulationSettings(learn=settings.learn)
-        with _learning(settings, quiet=said.quiet, what="making everybody's policy") as tell:
+        with _learning(settings.learn.rounds, quiet=said.quiet, what="making everybody's policy") as tell:
             policy = of_prior(session.pack, prior, how, tell).policy
         found = publish(policy, session.pack, prior.privacy, prior.rounds)
     else:
@@ -199,13 +199,11 @@ def _everybody(
 
 
 @contextlib.contextmanager
-def _learning(
-    settings: StreamSettings, *, quiet: bool, what: str = "learning your taste"
-) -> Iterator[Callable[[Check], None]]:
+def _learning(rounds: int, *, quiet: bool, what: str = "learning your taste") -> Iterator[Callable[[Check], None]]:
     """A bar on standard error that tells how reward, held-out answers and drift go."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
-        task = bar.add_task("", total=settings.learn.rounds)
+        task = bar.add_task("", total=rounds)
 
         def tell(check: Check) -> None:
             bar.update(task, completed=check.round, description=_in_words(check))
@@ -224,6 +222,12 @@ def _tell(said: Console, learned: Learned) -> None:
     if math.isnan(learned.kept.reward):
         said.print("you have rated too little to learn from; this is everybody's policy, as it is")
         return
+    if learned.decided is not None:
+        said.print(
+            f"held-out answers let it go as far as in round {learned.decided.round}: {_in_words(learned.decided)}; "
+            "within that it then heard all of them",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
     line = f"the policy of round {learned.kept.round} of {len(learned.checks) - 1} is kept: {_in_words(learned.kept)}"
     said.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -316,6 +320,7 @@ def _report(said: Console, learned: Learned, shown: _Shown, drawn: Stream, as_js
             "success": True,
             "stopped": learned.stopped,
             "kept": _plain(learned.kept),
+            "decided": None if learned.decided is None else _plain(learned.decided),
             "checks": [_plain(check) for check in learned.checks],
             "level": drawn.level,
             "items": shown.items,

@@ -46,8 +46,8 @@ class GoalSettings:
     safe: float = 0.06
     surprising: float = 0.6
     variety: float = 1.0
-    most: float = 12.0
-    nearest: float = 2.0
+    most: float = 14.0
+    nearest: float = 5.0
 
     def __post_init__(self) -> None:
         if not 0 < self.safe <= self.surprising < math.inf:
@@ -55,7 +55,7 @@ class GoalSettings:
         if not 0 <= self.variety < math.inf:
             raise SettingError(f"variety={self.variety} must be >= 0; try 1")
         if not 0 < self.nearest <= self.most:
-            raise SettingError(f"most={self.most}, nearest={self.nearest} must be > 0 and falling; try 12 and 2")
+            raise SettingError(f"most={self.most}, nearest={self.nearest} must be > 0 and falling; try 14 and 5")
 
     def price(self, level: Tensor) -> Tensor:
         """Price of a nat ``(n,)`` at levels ``(n,)``, as long as there are few of them."""

@@ -3,7 +3,7 @@
 A policy that is learned from a model finds its mistakes (reward hacking; Gao, Schulman & Hilton 2023). So part of the
 answers is never learned from. A judge fitted to them alone scores what the policy makes; while the reward is honest,
 both rise together. Two limits hold whatever the judge says: divergence from the latent law, and distance in what people
-see.
+see. A policy may then learn again from all answers, tethered to the drift that was found honest.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from client.policy.reward import Scaled
 from common.errors import SettingError
 
 ALIKE = 0.1  # a held-out score that lacks a tenth of the best is as good; one that rises by a tenth does not rise
+_LOST = "the policy is no longer finite; the last good one is kept: try a smaller rate"
 _INFORMED = 0.1  # correlation with the reward below which a judge knows too little to accuse anybody
 
 
@@ -141,11 +142,16 @@ class Guard:
         """Take a check down; later ones are compared with it."""
         self.checks.append(check)
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Of divergence and of distance, as they hold for this guard."""
+        share = 0.5 if self.blind else 1.0
+        return share * self.settings.divergence, share * self.settings.distance
+
     def drift(self, check: Check) -> float:
         """How far a policy has drifted, as a share of the limits."""
-        share = 0.5 if self.blind else 1.0
-        limits = share * self.settings.divergence, share * self.settings.distance
-        return max(check.divergence / limits[0], check.distance / limits[1])
+        divergence, distance = self.limits
+        return max(check.divergence / divergence, check.distance / distance)
 
     def _measured(self, noise: Tensor, places: Tensor, ratio: Tensor, round_: int) -> Check:
         held = places.new_full((2,), math.nan) if self._judge is None else self._judge(places)
@@ -168,13 +174,13 @@ class Guard:
 
     def judge(self, check: Check) -> Verdict:
         """What to do with a policy that stands like this."""
-        share = 0.5 if self.blind else 1.0
+        divergence, distance = self.limits
         limits = {
-            "divergence": (check.divergence, share * self.settings.divergence, "nats"),
-            "distance": (check.distance, share * self.settings.distance, "in what is seen"),
+            "divergence": (check.divergence, divergence, "nats"),
+            "distance": (check.distance, distance, "in what is seen"),
         }
         if not check.finite:
-            return Verdict("the policy is no longer finite; the last good one is kept: try a smaller rate", False)
+            return Verdict(_LOST, False)
         for name, (value, limit, unit) in limits.items():
             if value > limit:
                 return Verdict(f"{name} {value:.2f} {unit} passed its limit of {limit:g}; it has drifted enough", False)
@@ -203,6 +209,42 @@ class Guard:
         rose = max(each.reward for each in recent) - max(each.reward for each in before)
         along = max(each.held_out for each in recent) - max(each.held_out for each in before)
         return rose > self.settings.rise and along < ALIKE * rose
+
+
+class Tether(Guard):
+    """Holds a policy that hears every answer to the drift that held-out answers allowed.
+
+    Guarantee: a policy it calls good has drifted no farther, in divergence and in distance each, than the stated share
+    of the limits of the guard before. Nobody is left to judge it by: its ``held_out`` scores are NaN.
+    """
+
+    def __init__(self, goal: Goal, before: Guard, allowed: float, generator: torch.Generator) -> None:
+        """Hold.
+
+        Args:
+            goal: what is learned from all answers.
+            before: the guard that had a judge.
+            allowed: drift of the policy it kept, a share of its limits, above 0.
+            generator: draws the noise of the checks.
+
+        Raises:
+            SettingError: the share is not positive.
+        """
+        if not allowed > 0:
+            raise SettingError(f"allowed={allowed} must be > 0; a policy that may not drift needs no learning")
+        super().__init__(goal, None, before.settings, generator)
+        self._limits = allowed * before.limits[0], allowed * before.limits[1]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """See `Guard`."""
+        return self._limits
+
+    def judge(self, check: Check) -> Verdict:
+        """What to do: beyond the limits nothing is kept, and the price of divergence brings the policy back."""
+        if not check.finite:
+            return Verdict(_LOST, False)
+        return Verdict(None, self.drift(check) <= 1)
 
 
 def _law(seen: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -20,7 +20,7 @@ from client.session import Session
 from client.store import Store
 from common.errors import DamagedStore
 
-FORMAT = "plgl-policy-1"
+FORMAT = "plgl-policy-2"
 _ABOUT = "plgl"
 
 
@@ -54,7 +54,14 @@ class Kept:
     def learned(self) -> Learned:
         """What the training came to so far."""
         checks = tuple(checks_of(self.state))
-        return Learned(self.policy, checks[int(self.state["kept"])], checks, self.stopped)
+        decided = int(self.state["parts"][1])
+        return Learned(
+            self.policy,
+            checks[int(self.state["kept"])],
+            checks,
+            self.stopped,
+            None if decided < 0 else checks[decided],
+        )
 
 
 def encode(training: Training, fingerprint: str) -> bytes:

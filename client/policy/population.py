@@ -52,7 +52,7 @@ class PopulationSettings:
     width: int = 64
     warm: int = 60
     seed: int = 0
-    goal: GoalSettings = field(default_factory=lambda: GoalSettings(safe=0.1, surprising=1.0, most=8.0))
+    goal: GoalSettings = field(default_factory=lambda: GoalSettings(safe=0.1, surprising=1.0, most=8.0, nearest=2.0))
     learn: LearnSettings = field(default_factory=LearnSettings)
     guard: GuardSettings = field(default_factory=lambda: GuardSettings(divergence=32.0, distance=4.0))
 

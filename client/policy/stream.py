@@ -2,7 +2,8 @@
 
 Part of the answers is held out for the guard's judge. The others teach a taste model, and an ensemble of models each
 without one fold of them; the policy raises what the model expects less what it and the ensemble are unsure of, and is
-charged for items that are more extreme than the generator's own.
+charged for items that are more extreme than the generator's own. How far the policy the guard kept had drifted is then
+as far as it may go: within that it learns once more, from all answers.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import torch
@@ -23,8 +24,8 @@ from client.items import Item
 from client.policy import keeping
 from client.policy.flow import FlowSettings, LatentPolicy, check_level
 from client.policy.goal import Goal, GoalSettings
-from client.policy.guard import Guard, GuardSettings
-from client.policy.learner import LearnSettings, learner
+from client.policy.guard import Check, Guard, GuardSettings, Tether
+from client.policy.learner import Learner, LearnSettings, learner
 from client.policy.population import policy_of, unheard
 from client.policy.replay import warm_start
 from client.policy.reward import Mixed, Part, Scaled, TasteReward, Typical
@@ -38,6 +39,7 @@ FEWEST = 8  # answers that a policy can be learned from
 STRICT = 5.0  # deviations of the reward that an item loses for each time it is too extreme
 WARM = {"reparameterised": 0, "ppo": 60}  # steps: a black box is learned from quicker when not from nothing
 SPLITS = 4  # ways to hold answers out that are tried, until the judge has something to say
+SHY = 0.95  # of the divergence that was kept is aimed at again: learning sways about what it aims at
 _TRIES = 4  # draws for items that are not too extreme, before the least extreme ones are taken
 
 
@@ -52,6 +54,7 @@ class StreamSettings:
         held_out: share of the answers that only the guard's judge hears, 0 to below 1; 0 for no judge.
         members: taste models that each hear all of the other answers but one fold, 2 or more; 0 for no ensemble.
         caution: of the ensemble, see `TasteReward`.
+        refit: most rounds of learning once more, from all answers, within the drift of what the guard kept; 0 for none.
         warm: steps of the warm start from the generator's best items; 0 for none, None for what suits the learner.
         seed: of everything random.
         goal: prices and variety.
@@ -68,6 +71,7 @@ class StreamSettings:
     held_out: float = 0.2
     members: int = 4
     caution: float = 0.5
+    refit: int = 10
     warm: int | None = None
     seed: int = 0
     goal: GoalSettings = field(default_factory=GoalSettings)
@@ -81,6 +85,13 @@ class StreamSettings:
             raise SettingError(
                 f"members={self.members} must be 0 or >= 2, warm={self.warm} and caution={self.caution} >= 0"
             )
+        if self.refit < 0:
+            raise SettingError(f"refit={self.refit} must be >= 0; try 10")
+
+    @property
+    def most_rounds(self) -> int:
+        """Rounds until learning is over, where nothing stops it before."""
+        return self.learn.rounds + (self.refit if self.held_out else 0)
 
 
 class Sight:
@@ -107,6 +118,11 @@ class Sight:
 
 def prepare(session: Session, settings: StreamSettings, population: PopulationPolicy | None = None) -> Training:
     """A training of a policy for what a session knows; nothing is learned yet.
+
+    Guarantee: how far the policy goes is decided with a judge that heard answers no model of it heard. The second part
+    hears those answers too, so nothing that is fair judges it; it is held to the drift that was kept, in divergence and
+    in what is seen, shares of the same limits. It may please the models more than the person within that drift, as much
+    as models of all answers can be wrong there.
 
     Args:
         session: whose answers.
@@ -139,7 +155,42 @@ def prepare(session: Session, settings: StreamSettings, population: PopulationPo
     steps = settings.warm if settings.warm is not None else WARM[settings.learner]
     steps = steps if population is None else 0
     warm = partial(warm_start, policy, goal, generator, steps=steps) if steps else None
-    return Training(learner(settings.learner, policy, goal, settings.learn, generator), guard, warm)
+    again = None
+    if settings.refit and len(held):
+        again = partial(_again, policy, lambda how: _whole(session, answers, context, sight, how), settings)
+    return Training(learner(settings.learner, policy, goal, settings.learn, generator), guard, warm, again)
+
+
+def whole_goal(session: Session, settings: StreamSettings) -> Goal:
+    """What a policy is learned for in the end: by all answers of a session.
+
+    Raises:
+        SettingError, RewardError: see `prepare`.
+    """
+    answers, context = session.lesson()
+    _check(answers)
+    return _whole(session, answers, context, Sight(session), settings)
+
+
+def _whole(session: Session, answers: Answers, context: int, sight: Sight, settings: StreamSettings) -> Goal:
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    return _goal(session, answers, context, torch.arange(len(answers)), sight, settings, generator)
+
+
+def _again(
+    policy: LatentPolicy,
+    whole: Callable[[StreamSettings], Goal],
+    settings: StreamSettings,
+    before: Guard,
+    decided: Check,
+) -> tuple[Learner, Guard]:
+    """Learner and guard of the second part, which aims a little below the divergence that was kept."""
+    aim = max(1e-6, SHY * decided.divergence)
+    prices = replace(settings.goal, most=min(settings.goal.most, aim), nearest=min(settings.goal.nearest, aim / 2))
+    goal, generator = whole(replace(settings, goal=prices)), torch.Generator().manual_seed(settings.seed + 2)
+    how = replace(settings.learn, rounds=settings.refit)
+    guard = Tether(goal, before, before.drift(decided), generator)
+    return learner(settings.learner, policy, goal, how, generator), guard
 
 
 def _goal(

@@ -98,7 +98,7 @@ class Endless:
         if kept is not None and kept.fingerprint == mark and kept.finished:
             self._policy = kept.policy
             return
-        self._progress = Progress(0, self.settings.learn.rounds)
+        self._progress = Progress(0, self.settings.most_rounds)
         self._thread = threading.Thread(target=self._learn, args=(mark,), name="plgl-endless", daemon=True)
         self._thread.start()
 
@@ -129,7 +129,7 @@ class Endless:
     def _tell(self, check: Check, mark: str) -> None:
         with self._lock:
             self._check(mark)
-            self._progress = Progress(check.round, self.settings.learn.rounds)
+            self._progress = Progress(check.round, self.settings.most_rounds)
 
     def _finish(self, training: Training, mark: str) -> None:
         with self._lock:

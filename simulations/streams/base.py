@@ -12,7 +12,7 @@ from torch import Tensor
 
 from client.policy.distillation import DistilSettings
 from client.policy.goal import Goal
-from client.policy.stream import StreamSettings, prepare
+from client.policy.stream import StreamSettings, prepare, whole_goal
 from client.policy.training import Learned, Training
 from client.session import Session
 
@@ -60,6 +60,7 @@ class Listener:
     ) -> None:
         self.session, self.settings, self.level, self.seed = session, settings, level, seed
         self.distil = distil or DistilSettings()
+        self._goal: Goal | None = None
         self._trainings: dict[str, Training] = {}
         self._learned: dict[str, tuple[Learned, float]] = {}
 
@@ -74,8 +75,11 @@ class Listener:
         return self._trainings[learner]
 
     def goal(self) -> Goal:
-        """What policies are learned for."""
-        return self.training().learner.goal
+        """What policies are learned for in the end, before or after they are learned."""
+        if self._goal is None:
+            whole = bool(self.settings.refit)
+            self._goal = whole_goal(self.session, self.settings) if whole else self.training().learner.goal
+        return self._goal
 
     def learned(self, learner: str = "reparameterised") -> tuple[Learned, float]:
         """A policy by a learner, and the seconds of processor time it took."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.policy.guard import Check, Guard, GuardSettings
+from client.policy.guard import Check, Guard, GuardSettings, Tether
 from client.policy.learner import LearnSettings, learner
 from client.policy.reward import Scaled
 from client.policy.training import Learned, Training
@@ -88,6 +88,24 @@ def test_without_a_judge_that_knows_anything_the_limits_are_half_as_wide() -> No
     assert deaf.judge(far).stop is not None
     assert sharp.judge(far).stop is None
     assert (deaf.drift(far), sharp.drift(far)) == (1.25, 0.625)
+
+
+def test_a_tether_keeps_what_drifted_no_farther_than_was_allowed_and_goes_on_beyond() -> None:
+    goal, generator = goal_of(Along()), torch.Generator().manual_seed(0)
+    before = Guard(goal, scaled(honest), GuardSettings(divergence=8.0, distance=2.0), generator)
+    tether = Tether(goal, before, 0.5, generator)
+    assert tether.limits == (4.0, 1.0)
+    within, far, apart = (
+        Check(round=1, reward=1, held_out=math.nan, error=math.nan, divergence=divergence, distance=distance)
+        for divergence, distance in ((3.9, 0.9), (4.1, 0.9), (3.9, 1.1))
+    )
+    assert [tether.judge(check).keep for check in (within, far, apart)] == [True, False, False]
+    assert all(tether.judge(check).stop is None for check in (within, far, apart))
+    lost = tether.judge(Check(**{**vars(within), "divergence": math.inf}))
+    assert not lost.keep
+    assert lost.stop is not None
+    with pytest.raises(SettingError, match=r"allowed=0\.0 must be > 0"):
+        Tether(goal, before, 0.0, generator)
 
 
 def test_a_policy_that_is_no_longer_finite_is_never_kept() -> None:

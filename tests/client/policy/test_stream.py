@@ -9,7 +9,7 @@ from client.policy import keeping
 from client.policy.flow import FlowSettings, LatentPolicy
 from client.policy.guard import GuardSettings
 from client.policy.learner import LearnSettings
-from client.policy.stream import Stream, StreamSettings, fingerprint, learn, more, prepare
+from client.policy.stream import Stream, StreamSettings, fingerprint, learn, more, prepare, whole_goal
 from client.ratings import Choice, Like
 from client.session import Session
 from client.store import Store
@@ -20,8 +20,9 @@ QUICK = StreamSettings(
     couplings=4,
     width=16,
     members=2,
+    refit=2,
     learn=LearnSettings(rounds=3, steps=6, batch=64, groups=4),
-    guard=GuardSettings(samples=128, divergence=50, distance=10),
+    guard=GuardSettings(samples=128, divergence=20, distance=10),
 )
 
 
@@ -101,6 +102,24 @@ def test_without_held_out_answers_all_are_learned_from_and_the_guard_is_blind(se
     assert not whole.guard.blind
 
 
+def test_all_answers_are_heard_in_the_end_within_the_drift_that_was_found_honest(session: Session) -> None:
+    training = prepare(session, QUICK)
+    first, goal = training.guard, training.learner.goal
+    learned = training.run()
+    assert learned.decided is not None
+    assert learned.decided.round <= 3
+    assert learned.kept.round > 3
+    assert first.drift(learned.kept) <= first.drift(learned.decided)
+    probe = session.pack.latents.sample(50, torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        whole = whole_goal(session, QUICK).reward(probe)
+        assert torch.allclose(training.learner.goal.reward(probe), whole, atol=1e-5)
+        assert not torch.allclose(goal.reward(probe), whole, atol=1e-2)
+    alone = prepare(session, replace(QUICK, refit=0)).run()
+    assert alone.decided is None
+    assert len(alone.checks) <= QUICK.learn.rounds + 1
+
+
 def test_too_few_answers_are_refused() -> None:
     session = Session.open("art", seed=0, model="bayes")
     answer(session, 3)
@@ -145,7 +164,7 @@ def test_ctrl_c_keeps_the_last_good_policy_and_the_next_time_goes_on(kept: Sessi
     assert len(left.learned.checks) == 2
     seen: list[int] = []
     resumed = learn(kept, QUICK, lambda check: seen.append(check.round))
-    assert seen == [2, 3]
+    assert seen == [2, 3, 4, 5]
     kept.journal.forget_derived()  # type: ignore[attr-defined]
     straight = learn(kept, QUICK)
     for one, two in zip(resumed.policy.parameters(), straight.policy.parameters(), strict=True):
@@ -169,8 +188,13 @@ def test_a_policy_for_another_generator_is_refused(session: Session) -> None:
 
 @pytest.mark.parametrize(
     ("named", "message"),
-    [({"held_out": 1.0}, "held_out=1.0"), ({"members": 1}, "members=1"), ({"caution": -1.0}, "caution=-1.0")],
-    ids=["held-out", "members", "caution"],
+    [
+        ({"held_out": 1.0}, "held_out=1.0"),
+        ({"members": 1}, "members=1"),
+        ({"caution": -1.0}, "caution=-1.0"),
+        ({"refit": -1}, "refit=-1"),
+    ],
+    ids=["held-out", "members", "caution", "refit"],
 )
 def test_settings_out_of_range_are_refused(named: dict[str, float], message: str) -> None:
     with pytest.raises(SettingError, match=message):

@@ -1,15 +1,16 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from client.policy.guard import Guard, GuardSettings
-from client.policy.learner import LearnSettings, learner
+from client.policy.guard import Check, Guard, GuardSettings, Tether
+from client.policy.learner import Learner, LearnSettings, learner
 from client.policy.reward import Reward
 from client.policy.training import Training
 from common.errors import RewardError
-from tests.client.policy.known import Along, fresh_policy, goal_of
+from tests.client.policy.known import Along, Of, fresh_policy, goal_of
 
 
 class Until(Reward):
@@ -42,6 +43,21 @@ def training(reward: Reward, rounds: int = 4, seed: int = 0) -> Training:
         learner("reparameterised", fresh_policy(), goal, how, generator),
         Guard(goal, None, GuardSettings(samples=64), generator),
     )
+
+
+def in_two_parts(reward: Reward, decided: list[Check] | None = None) -> Training:
+    """Learns something, then something else within the drift of the first."""
+    work = training(reward, rounds=3)
+    policy, how = work.learner.policy, replace(work.learner.settings, rounds=2)
+
+    def again(before: Guard, check: Check) -> tuple[Learner, Guard]:
+        if decided is not None:
+            decided.append(check)
+        goal, generator = goal_of(Of(lambda latents: latents[:, 3])), torch.Generator().manual_seed(9)
+        second = learner("reparameterised", policy, goal, how, generator)
+        return second, Tether(goal, before, before.drift(check), generator)
+
+    return Training(work.learner, work.guard, again=again)
 
 
 def weights(work: Training) -> Tensor:
@@ -83,6 +99,49 @@ def test_a_warm_start_comes_after_the_first_check_and_before_the_first_round() -
     warmed.run()
     assert seen == [0]
     assert warmed.guard.checks[0].divergence == pytest.approx(0, abs=1e-6)
+
+
+def test_a_second_part_begins_with_what_was_kept_and_drifts_no_farther() -> None:
+    decided: list[Check] = []
+    work = in_two_parts(Along(), decided)
+    first = work.guard
+    learned = work.run()
+    assert [check.round for check in learned.checks] == [0, 1, 2, 3, 4, 5]
+    assert decided == [learned.decided]
+    assert decided[0].round == 3
+    assert first.drift(learned.kept) <= first.drift(decided[0])
+    assert work.finished
+
+
+def test_a_second_part_that_was_left_goes_on_as_if_it_had_never_stopped() -> None:
+    left = in_two_parts(Along())
+
+    def stop_in_the_second(check: Check) -> None:
+        if check.round == 5:
+            raise KeyboardInterrupt
+
+    kept: list[dict[str, Tensor]] = []
+    with pytest.raises(KeyboardInterrupt):
+        left.run(stop_in_the_second, lambda: kept.append(left.state()))
+    whole = in_two_parts(Along())
+    whole.run()
+    straight = weights(whole)
+    for state in kept:  # after each of the four rounds that were kept, the last of the first part among them
+        again = in_two_parts(Along())
+        again.restore(state)
+        assert not again.finished
+        again.run()
+        torch.testing.assert_close(weights(again), straight)
+    assert len(kept) == 4
+
+
+def test_where_nothing_was_kept_there_is_no_second_part() -> None:
+    work = in_two_parts(Along())
+    work.guard.settings = GuardSettings(samples=64, divergence=1e-9)
+    learned = work.run()
+    assert work.finished
+    assert learned.kept.round == 0
+    assert learned.decided is None
 
 
 def test_a_finished_training_has_nothing_left_to_do() -> None:
