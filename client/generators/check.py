@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from client.generators import proof
-from client.generators.manifest import Manifest
+from client.generators.manifest import TORCH, Manifest
 from client.generators.pack import GeneratorPack
-from client.generators.pack_files import read_manifest, verified
+from client.generators.pack_files import read_manifest, refuse_others, verified
 from client.generators.pack_signature import signer_of
 from client.generators.sandbox import Limits, UnsafeShape
 from common.errors import DamagedPack, SignatureError, UnsafeFile
@@ -111,6 +111,8 @@ def check(folder: Path, limits: Limits | None = None) -> Checked:
     signer: bytes | None = None
     try:
         content = {name: verified(folder, name, manifest) for name in sorted(manifest.files)}
+        if manifest.runtime == TORCH:
+            refuse_others(folder, manifest)
         note("hashes", True, f"{len(content)} files are what the manifest names")
         signer = _signature(folder, manifest, note)
         _first_run(manifest, content, limits, note)
@@ -151,8 +153,14 @@ def _first_run(manifest: Manifest, content: Mapping[str, bytes], limits: Limits 
         rule = "operators" if type(error) is UnsafeFile else "first run"
         note("shapes" if isinstance(error, UnsafeShape) else rule, False, str(error))
         return
-    note("operators", True, f"{len(report['operators'])} kinds, all plain; operator set {report['opset']}")
-    note("shapes", True, f"all known before it runs; the largest value takes {report['largest_bytes']} bytes")
+    if manifest.runtime == TORCH:
+        note(
+            "operators", True, f"no code: weights are safetensors alone, plgl built the network as {report['builder']}"
+        )
+        note("shapes", True, f"{report['tensors']} tensors of {report['numbers']} float32, as the network asks for")
+    else:
+        note("operators", True, f"{len(report['operators'])} kinds, all plain; operator set {report['opset']}")
+        note("shapes", True, f"all known before it runs; the largest value takes {report['largest_bytes']} bytes")
     note("first run", True, f"in a child process: {report['limits']}")
     faults = proof.faults(manifest, report)
     for name, says in {

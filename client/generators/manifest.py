@@ -1,7 +1,8 @@
-"""What a pack says about itself: one record, two written formats.
+"""What a pack says about itself: one record, three written formats.
 
 ``plgl-pack-1`` is that of the first packs and knows pictures only; it is read and written for ever, because the hash of
 a pack names it in priors. ``plgl-pack-2`` adds other media, conditions, noise, truncation, notices and origins.
+``plgl-pack-3`` says the same about a generator that runs in torch: `torch_network` instead of an ONNX file.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from client.generators.interface import LARGEST, SMALLEST, Condition, Noise, Ori
 from common.errors import DamagedPack, SettingError
 from common.latents import LatentSpace
 
-FIRST_FORMAT, FORMAT = "plgl-pack-1", "plgl-pack-2"
+FIRST_FORMAT, FORMAT, TORCH_FORMAT = "plgl-pack-1", "plgl-pack-2", "plgl-pack-3"
 GENERATOR, LATENT_MAP, MANIFEST = "generator.onnx", "latent_map.onnx", "manifest.json"
 CONDITIONS, SIGNATURE = "conditions.safetensors", "signature.json"
+NETWORK, WEIGHTS = "network.json", "generator.safetensors"
+ONNX, TORCH = "onnx", "torch"
+"""Runtimes of a generator."""
 ROLE = "generator"
 LARGEST_FILE = (1 << 31) - 1
 """Bytes of the largest file of a pack: what one ONNX file can be."""
+LARGEST_WEIGHTS = 1 << 34
+"""Bytes of the weights of a network that runs in torch."""
 LARGEST_MANIFEST = 1 << 20
 _LONGEST_NOTICE = 20_000
 
@@ -43,12 +49,12 @@ class Manifest:
         law: latent law, see `LatentSpace`.
         output: what one latent becomes.
         licence: SPDX identifier, or ``LicenseRef-...``.
-        opset: ONNX operator set of the generator.
+        opset: ONNX operator set of the generator; 0 for one that runs in torch.
         files: for each file, its size in bytes and its SHA-256 in hexadecimal.
         components: ``k``, outputs of the latent map; 0 without one.
         r2: ``(k,)`` share of each component's variance that the map explains on held-out latents.
         scale: ``(k,)`` standard deviation of each component among perceptual features, root mean square 1.
-        format: ``plgl-pack-1`` or ``plgl-pack-2``; the fields below are of the second alone.
+        format: ``plgl-pack-1``, ``plgl-pack-2`` or ``plgl-pack-3``; the fields below are not of the first.
         notice: what whoever uses it should read; may be empty.
         source: the latent law the network was trained with.
         latent_shape: the shape the network gives the latent; empty for a vector.
@@ -82,7 +88,7 @@ class Manifest:
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
-        expected = {GENERATOR} | ({LATENT_MAP} if self.components else set())
+        expected = set(self.network_files) | ({LATENT_MAP} if self.components else set())
         expected |= {CONDITIONS} if self.conditions else set()
         checks = {
             "name": bool(re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.name)),
@@ -92,14 +98,15 @@ class Manifest:
             "components": 0 <= self.components <= 65536,
             "r2": len(self.r2) == self.components and all(-1e9 < value <= 1 for value in self.r2),
             "scale": len(self.scale) == self.components and all(0 < value < 1e6 for value in self.scale),
-            "files": set(self.files) == expected and all(_is_file(*about) for about in self.files.values()),
+            "files": set(self.files) == expected and all(_is_file(name, *about) for name, about in self.files.items()),
             "licence": bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+() -]{0,99}", self.licence)),
-            "opset": 1 <= self.opset <= 1000,
+            "opset": 1 <= self.opset <= 1000 if self.runtime == ONNX else self.opset == 0,
+            "output": self.runtime == ONNX or not self.resizable,
             "notice": len(self.notice) <= _LONGEST_NOTICE,
             "text": all(_printable(text) for text in self._texts()),
             "inputs": len(set(self.inputs)) == len(self.inputs) <= 256,
             "truncation": self.truncation is None or 0 <= self.truncation <= 10,
-            "format": self.format == FORMAT or (self.format == FIRST_FORMAT and self._is_plain()),
+            "format": self.format in (FORMAT, TORCH_FORMAT) or (self.format == FIRST_FORMAT and self._is_plain()),
         }
         if wrong := [name for name, good in checks.items() if not good]:
             raise DamagedPack(f"the manifest's {', '.join(wrong)} cannot be right; fetch the pack again")
@@ -107,6 +114,16 @@ class Manifest:
             LatentSpace(self.dimension, self.law)
         except SettingError as error:
             raise DamagedPack(f"the manifest's latent cannot be right: {error}; fetch the pack again") from error
+
+    @property
+    def runtime(self) -> str:
+        """What runs the generator, `ONNX` or `TORCH`."""
+        return TORCH if self.format == TORCH_FORMAT else ONNX
+
+    @property
+    def network_files(self) -> tuple[str, ...]:
+        """Names of the files that are the generator's network."""
+        return (NETWORK, WEIGHTS) if self.runtime == TORCH else (GENERATOR,)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -142,7 +159,7 @@ class Manifest:
 
     @classmethod
     def decode(cls, content: bytes) -> Manifest:
-        """Read a manifest of either format.
+        """Read a manifest of any format.
 
         Raises:
             DamagedPack: not JSON, not of a known format, or with a field missing, unknown or impossible.
@@ -154,8 +171,8 @@ class Manifest:
         if not isinstance(about, dict) or "format" not in about:
             raise DamagedPack(f"{MANIFEST} is not about a generator pack; choose another folder")
         found = str(about["format"])[:40]
-        if found not in (FIRST_FORMAT, FORMAT):
-            known = f"{FIRST_FORMAT!r} or {FORMAT!r}"
+        if found not in (FIRST_FORMAT, FORMAT, TORCH_FORMAT):
+            known = f"{FIRST_FORMAT!r}, {FORMAT!r} or {TORCH_FORMAT!r}"
             raise DamagedPack(f"pack format {found!r} is not {known}; update the program or the pack")
         try:
             read = _read_first(about) if found == FIRST_FORMAT else _read_second(about)
@@ -297,8 +314,9 @@ def _printable(text: str) -> bool:
     return all(mark in "\n\t" or unicodedata.category(mark) not in ("Cc", "Cs") for mark in text)
 
 
-def _is_file(size: int, sha: str) -> bool:
-    return 0 < size <= LARGEST_FILE and bool(re.fullmatch(r"[0-9a-f]{64}", sha))
+def _is_file(name: str, size: int, sha: str) -> bool:
+    largest = {WEIGHTS: LARGEST_WEIGHTS, NETWORK: LARGEST_MANIFEST}.get(name, LARGEST_FILE)
+    return 0 < size <= largest and bool(re.fullmatch(r"[0-9a-f]{64}", sha))
 
 
 def _text(value: Any) -> str:

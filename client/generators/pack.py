@@ -31,12 +31,14 @@ from client.generators.manifest import (
     LATENT_MAP,
     MANIFEST,
     SIGNATURE,
+    TORCH,
     Manifest,
 )
 from client.generators.onnx import OPSET, OnnxModel
-from client.generators.pack_files import check_target, fingerprint, read_manifest, verified, write_pack
+from client.generators.pack_files import check_target, fingerprint, read_manifest, refuse_others, verified, write_pack
 from client.generators.pack_signature import signer_of
 from client.generators.speed import LARGEST_CHUNK, SpeedSettings
+from client.generators.torch_network import TorchModel
 from common.errors import DamagedPack, PackError, SettingError, UnknownGenerator
 from common.latents import LatentSpace
 
@@ -148,13 +150,16 @@ class GeneratorPack:
         self._noise_on: dict[torch.device, dict[str, Tensor]] = {}
 
     @classmethod
-    def open(cls, name_or_folder: str | Path, home: Path | None = None) -> GeneratorPack:
+    def open(
+        cls, name_or_folder: str | Path, home: Path | None = None, *, speed: SpeedSettings | None = None
+    ) -> GeneratorPack:
         """Open a pack that comes with the program, one that was added, or one in a folder.
 
         Args:
             name_or_folder: a name from `known_generators`, which comes first; a name of an added one; or the path of a
                 folder.
             home: folder of the added ones; None for the usual one.
+            speed: how it runs, such as with gradient checkpointing; None for the usual way.
 
         Raises:
             UnknownGenerator: none of them; the message lists the names.
@@ -166,7 +171,10 @@ class GeneratorPack:
         manifest = read_manifest(folder)
         content = {each: verified(folder, each, manifest) for each in sorted(manifest.files)}
         proven = folder == installed.folder(manifest.name) and installed.is_proven(manifest)
-        return cls(folder, manifest, content, signer=signer_of(folder, manifest), proven=proven)
+        if manifest.runtime == TORCH:
+            refuse_others(folder, manifest)
+        pack = cls(folder, manifest, content, signer=signer_of(folder, manifest), proven=proven)
+        return pack if speed is None else pack.tuned(speed)
 
     @classmethod
     def open_without_map(cls, folder: Path, home: Path | None = None) -> GeneratorPack:
@@ -220,11 +228,14 @@ class GeneratorPack:
         return torch.tensor(self.manifest.scale, dtype=torch.float64)
 
     @cached_property
-    def generator(self) -> OnnxModel:
+    def generator(self) -> OnnxModel | TorchModel:
         """The network that draws; loaded when first used, after its first run in a child process if it is foreign."""
-        if not self._is_trusted(GENERATOR):
+        if not all(self._is_trusted(name) for name in self.manifest.network_files):
             proof.must_hold(self.manifest, proof.prove_generator(self.manifest, self._content))
-        model = OnnxModel(self._content[GENERATOR], GENERATOR, self._device())
+        checkpointing = self.speed.gradient_checkpointing
+        model = proof.network_of(self.manifest, self._content, self._device(), checkpointing=checkpointing)
+        if isinstance(model, TorchModel):
+            return model
         if model.inputs != self.manifest.inputs:
             raise DamagedPack(f"{GENERATOR} takes {model.inputs}, not {self.manifest.inputs}; fetch the pack again")
         if model.device.type == "cuda" and self.speed.half:
@@ -275,7 +286,8 @@ class GeneratorPack:
 
         Guarantee: memory beyond the result stays bounded whatever ``n`` and ``size``; how the work is cut does not
         change an item beyond rounding. Latents on a GPU that the network runs on give items there, and nothing is
-        copied to the host on the way.
+        copied to the host on the way. From a generator that runs in torch, latents that ask for gradients give items
+        with a gradient back to them; the memory that takes grows with ``n``, and no item comes from the cache.
 
         Args:
             latents: ``(n, d)``; n may be 0.
@@ -295,10 +307,12 @@ class GeneratorPack:
             DamagedPack: the generator answers with something else than its manifest says.
             OutOfMemory: not even one item fits.
         """
-        latents = self._checked(latents)
+        asked, latents = latents, self._checked(latents)
         shape = self._shape(size)
         given = self._conditions(conditions or {}, latents)
         self._check_truncation(truncation)
+        if asked.requires_grad and torch.is_grad_enabled() and isinstance(model := self.generator, TorchModel):
+            return self._traced(model, asked.to(torch.float32), shape, given, truncation, progress)
         media = latents.new_empty(len(latents), *shape)
         missing = self._read(media, latents, given, truncation)
         if len(missing) == len(latents):
@@ -360,17 +374,54 @@ class GeneratorPack:
         progress: Callable[[int], None] | None,
     ) -> None:
         """Run the network in chunks, into ``media`` ``(n, *shape)``."""
-        model, shape = self.generator, tuple(media.shape[1:])
+        model = self.generator
+
+        def work(rows: slice, inputs: dict[str, Tensor]) -> None:
+            model.run(media[rows], **inputs)
+
+        self._in_chunks(tuple(media.shape[1:]), latents, given, truncation, work, progress)
+
+    def _traced(
+        self,
+        model: TorchModel,
+        latents: Tensor,
+        shape: tuple[int, ...],
+        given: Mapping[str, Tensor],
+        truncation: float | None,
+        progress: Callable[[int], None] | None,
+    ) -> Tensor:
+        """Media ``(n, *shape)`` with a gradient back to the latents."""
+        parts = [latents.new_empty(0, *shape)]
+
+        def work(rows: slice, inputs: dict[str, Tensor]) -> None:
+            found = model.traced(**inputs)
+            if found.shape != (rows.stop - rows.start, *shape):
+                raise DamagedPack(f"pack {self.name!r} drew {tuple(found.shape[1:])}, not {shape}; fetch it again")
+            parts.append(found)
+
+        self._in_chunks(shape, latents, given, truncation, work, progress)
+        return torch.cat(parts)
+
+    def _in_chunks(
+        self,
+        shape: tuple[int, ...],
+        latents: Tensor,
+        given: Mapping[str, Tensor],
+        truncation: float | None,
+        work: Callable[[slice, dict[str, Tensor]], None],
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Work on the inputs of the network in chunks that fit in memory."""
         size = (shape[-2], shape[-1]) if len(shape) == 3 else None
         inputs = proof.network_inputs(self.manifest, latents, given, self._noise(latents.device), truncation, size)
         batched = {"latent", *given}
 
-        def work(rows: slice) -> None:
-            model.run(media[rows], **{n: value[rows] if n in batched else value for n, value in inputs.items()})
+        def part(rows: slice) -> None:
+            work(rows, {n: value[rows] if n in batched else value for n, value in inputs.items()})
 
-        usual = max(1, 3 * _PIXELS_AT_ONCE[model.device.type] // math.prod(shape))
+        usual = max(1, 3 * _PIXELS_AT_ONCE[self.generator.device.type] // math.prod(shape))
         chunk = min(self.speed.items_at_once or usual, self._fitting.get(shape, LARGEST_CHUNK))
-        fitted = in_chunks(len(latents), chunk, work, progress)
+        fitted = in_chunks(len(latents), chunk, part, progress)
         if fitted < chunk:
             self._fitting[shape] = fitted
 

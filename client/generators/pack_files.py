@@ -44,6 +44,17 @@ def verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     return content
 
 
+def refuse_others(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder with files beside those of a pack that runs in torch, such as code; hidden ones are not read.
+
+    Raises:
+        DamagedPack: names one.
+    """
+    known = {*manifest.files, MANIFEST, SIGNATURE}
+    if others := sorted(p.name for p in folder.iterdir() if p.name not in known and not p.name.startswith(".")):
+        raise DamagedPack(f"{folder} also holds {others[0][:80]!r}, which its manifest does not name; remove it")
+
+
 def read(folder: Path, name: str, limit: int) -> bytes:
     """At most ``limit + 1`` bytes of a plain file, so that neither a huge one nor a pipe can do harm.
 

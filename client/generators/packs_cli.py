@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -250,7 +251,7 @@ def _limits_of(own: bool, given: Limits) -> Limits:
     """Networks this program built itself are bounded by the machine, foreign ones by what the person allows."""
     from client.generators.sandbox import OWN
 
-    return OWN if own else given
+    return replace(OWN, seconds=max(OWN.seconds, given.seconds)) if own else given
 
 
 def _record(made: Made) -> dict[str, Any]:

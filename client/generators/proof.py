@@ -9,9 +9,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from client.generators import art, sandbox
-from client.generators.manifest import CONDITIONS, GENERATOR, LATENT_MAP, Manifest
+from client.generators import art, sandbox, torch_network
+from client.generators.manifest import CONDITIONS, GENERATOR, LATENT_MAP, NETWORK, TORCH, WEIGHTS, Manifest
+from client.generators.onnx import OnnxModel
 from client.generators.sandbox import Limits
+from client.generators.torch_network import Recipe, TorchModel
 from common.errors import DamagedPack, UnsafeFile
 
 BATCH = 3
@@ -83,7 +85,7 @@ def prove_generator(manifest: Manifest, content: Mapping[str, bytes], limits: Li
     """Run a generator for the first time; a resizable one small.
 
     Returns:
-        The report of `sandbox.first_run`.
+        The report of `sandbox.first_run`, or of `sandbox.first_build` for a network that runs in torch.
 
     Raises:
         UnsafeFile: it breaks a rule or a limit.
@@ -94,12 +96,30 @@ def prove_generator(manifest: Manifest, content: Mapping[str, bytes], limits: Li
     defaults = read_defaults(manifest, content.get(CONDITIONS))
     inputs = network_inputs(manifest, latents, defaults, noise_values(manifest), size=side)
     batched = {"latent"} | {each.name for each in manifest.conditions}
-    report = sandbox.first_run(content[GENERATOR], GENERATOR, _plain(inputs), batched, limits)
+    if manifest.runtime == TORCH:
+        torch_network.ready(Recipe.decode(content[NETWORK]))  # what is not installed is said before anything is copied
+        report = sandbox.first_build(content[NETWORK], content[WEIGHTS], WEIGHTS, _plain(inputs), batched, limits)
+    else:
+        report = sandbox.first_run(content[GENERATOR], GENERATOR, _plain(inputs), batched, limits)
     shape = [BATCH, *((3, *side) if side else manifest.output.shape)]
     if report["shape"] != shape or report["type"] != "float32":
         found = f"{report['type']} {tuple(report['shape'])}"
-        raise DamagedPack(f"{GENERATOR} gives {found}, and the manifest says float32 {tuple(shape)}")
+        what = manifest.network_files[-1]
+        raise DamagedPack(f"{what} gives {found}, and the manifest says float32 {tuple(shape)}")
     return report
+
+
+def network_of(
+    manifest: Manifest,
+    content: Mapping[str, bytes],
+    device: torch.device | None = None,
+    *,
+    checkpointing: bool = False,
+) -> OnnxModel | TorchModel:
+    """The generator's network, loaded to run in this process; arguments as of `OnnxModel` and `TorchModel`."""
+    if manifest.runtime == TORCH:
+        return TorchModel(content, manifest.inputs, device, checkpointing=checkpointing)
+    return OnnxModel(content[GENERATOR], GENERATOR, device)
 
 
 def prove_map(manifest: Manifest, content: Mapping[str, bytes], limits: Limits | None = None) -> dict[str, Any]:
@@ -144,7 +164,9 @@ def must_hold(manifest: Manifest, report: Mapping[str, Any]) -> None:
         UnsafeFile: names the promises.
     """
     if broken := faults(manifest, report):
-        raise UnsafeFile(f"{GENERATOR} of {manifest.name} cannot be used: " + "; ".join(broken.values()))
+        raise UnsafeFile(
+            f"{manifest.network_files[-1]} of {manifest.name} cannot be used: " + "; ".join(broken.values())
+        )
 
 
 def _plain(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -124,6 +124,39 @@ def first_run(
         return _answer(folder, "run", plan, what, limits)
 
 
+def first_build(
+    network: bytes,
+    weights: bytes,
+    what: str,
+    inputs: Mapping[str, Tensor],
+    batched: set[str],
+    limits: Limits | None = None,
+) -> dict[str, Any]:
+    """Build a network that runs in torch from its files, and run it for the first time.
+
+    Args:
+        network: its ``network.json``, the builder known.
+        weights: its safetensors file.
+        what: what messages call it.
+        inputs: as of `first_run`.
+        batched: as of `first_run`.
+        limits: what it may take.
+
+    Returns:
+        As `first_run` of the result, and ``builder``, ``tensors`` and ``numbers``, how many there are of each.
+
+    Raises:
+        UnsafeFile: the files make no network, or it breaks a limit or cannot be run on these inputs.
+    """
+    limits = limits or Limits()
+    with _folder() as folder:
+        _place(weights, folder, what)
+        for i, value in enumerate(inputs.values()):
+            np.save(folder / f"{i}.npy", value.numpy(), allow_pickle=False)
+        plan = {"inputs": list(inputs), "batched": sorted(batched), "network": network.decode("utf-8", "replace")}
+        return _answer(folder, "build", plan, what, limits)
+
+
 def read_tensors(path: Path, limits: Limits | None = None) -> dict[str, Tensor]:
     """Tensors of a state dict, ``.pt`` / ``.pth`` (``weights_only``) or ``.safetensors``; runs nothing of the file.
 

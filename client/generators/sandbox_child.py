@@ -73,8 +73,31 @@ def first_run(plan: dict[str, Any], content: bytes, rules: Any, onnxruntime: Any
     session = _session(content, onnxruntime)
     first, second = session.run(None, inputs)[0], session.run(None, inputs)[0]
     alone = session.run(None, {k: v[:1] if k in plan["batched"] else v for k, v in inputs.items()})[0]
+    return about | _seen(first, second, alone)
+
+
+def first_build(plan: dict[str, Any], content: bytes, networks: Any) -> dict[str, Any]:
+    """Build a torch network, then run it twice on the batch in the folder and once on its first item."""
+    import numpy as np
+    import torch
+
+    recipe = networks.Recipe.decode(plan["network"].encode())
+    network = networks.build(recipe, content)
+    inputs = {name: torch.from_numpy(np.load(f"{i}.npy", allow_pickle=False)) for i, name in enumerate(plan["inputs"])}
+    one = {name: value[:1] if name in plan["batched"] else value for name, value in inputs.items()}
+    with torch.no_grad():
+        first, second, alone = (network(*given.values()).numpy() for given in (inputs, inputs, one))
+    held = network.state_dict().values()
+    about = {"builder": recipe.builder, "tensors": len(held), "numbers": sum(value.numel() for value in held)}
+    return about | _seen(first, second, alone)
+
+
+def _seen(first: Any, second: Any, alone: Any) -> dict[str, Any]:
+    """What the results of a batch, of the same again and of its first item alone show."""
+    import numpy as np
+
     finite = bool(np.isfinite(first).all())
-    about |= {"shape": list(first.shape), "type": str(first.dtype), "finite": finite}
+    about = {"shape": list(first.shape), "type": str(first.dtype), "finite": finite}
     about |= {"low": float(first.min()) if finite else None, "high": float(first.max()) if finite else None}
     about["repeats"] = first.shape == second.shape and first.tobytes() == second.tobytes()
     about["alone_error"] = _difference(first[:1], alone) if finite and alone.shape == first[:1].shape else None
@@ -131,9 +154,14 @@ def main() -> None:
     task = sys.argv[2]
     plan = json.loads(Path(PLAN).read_text("utf-8"))
     rules: Any = None
+    networks: Any = None
     if task == "tensors":
         import torch
         from safetensors.torch import save_file
+    elif task == "build":
+        from client.generators import torch_network as networks
+
+        networks.ready(networks.Recipe.decode(plan["network"].encode()))
     else:
         from client.generators import onnx_rules as rules
     if task == "run":
@@ -142,6 +170,8 @@ def main() -> None:
     try:
         if task == "tensors":
             found = read_tensors(plan, torch, save_file)
+        elif task == "build":
+            found = first_build(plan, Path(FILE).read_bytes(), networks)
         elif task == "look":
             found = look(plan, Path(FILE).read_bytes(), rules)
         else:
@@ -156,6 +186,8 @@ def main() -> None:
         kind = "run"
         if rules is not None and isinstance(error, rules.Refused):
             kind = "shape" if isinstance(error, rules.RefusedShape) else "rule"
+        if networks is not None and isinstance(error, networks.DamagedPack):
+            kind = "shape" if isinstance(error, networks.WrongWeights) else "rule"
         answer = {"memory": limits} if short and kind == "run" else {"refused": first_line, "kind": kind}
     Path(ANSWER).write_text(json.dumps(answer), "utf-8")
 

@@ -17,9 +17,12 @@ class SpeedSettings:
     Attributes:
         device: ``auto`` for the GPU when there is one, ``cpu`` or ``cuda``.
         half: on a GPU, run in float16 where that is safe: see `half.faster`. On a CPU it would be slower and is never
-            done.
+            done, nor is it to networks that run in torch.
         items_at_once: most items in one run of the network; None for as many as the size of a picture suggests. A run
             that does not fit in memory is cut in half either way.
+        gradient_checkpointing: in a network that runs in torch, compute each step of a sampler (or the whole of
+            another network) again in the backward pass instead of keeping it: less memory, more time. Only matters
+            where latents ask for gradients.
 
     Raises:
         SettingError: a value is outside its range.
@@ -28,6 +31,7 @@ class SpeedSettings:
     device: str = "auto"
     half: bool = True
     items_at_once: int | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:

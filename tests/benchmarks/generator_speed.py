@@ -28,6 +28,7 @@ from torch import Tensor
 from client.generators.art import ArtGenerator, pixel_grid
 from client.generators.importers.base import ImportSettings, make
 from client.generators.importers.registry import importer_of
+from client.generators.onnx import OnnxModel
 from client.generators.pack import GeneratorPack
 from client.generators.sandbox import Limits
 from client.generators.speed import SpeedSettings
@@ -62,6 +63,7 @@ def case(name: str, channels: int, speed: SpeedSettings) -> tuple[GeneratorPack,
 
 def bare(pack: GeneratorPack, latents: Tensor, size: int | None, chunk: int) -> Callable[[], Any]:
     """ONNX Runtime alone: fed with NumPy on a CPU, with bound buffers on a GPU; the items of a chunk are dropped."""
+    assert isinstance(pack.generator, OnnxModel)
     session, inputs = pack.generator.session, {}
     if size is not None:
         inputs["grid"] = pixel_grid(size)

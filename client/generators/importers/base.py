@@ -16,12 +16,22 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from client.generators import onnx_rules, proof
+from client.generators import onnx_rules, proof, torch_network
 from client.generators.interface import Condition, Noise, Origin, Output, SourceLaw
-from client.generators.manifest import CONDITIONS, GENERATOR, Manifest
-from client.generators.onnx import OnnxModel, export
+from client.generators.manifest import (
+    CONDITIONS,
+    FORMAT,
+    GENERATOR,
+    LARGEST_WEIGHTS,
+    ONNX,
+    TORCH,
+    TORCH_FORMAT,
+    Manifest,
+)
+from client.generators.onnx import export
 from client.generators.pack_files import fingerprint, write_pack
 from client.generators.sandbox import LARGEST_FILE, OWN, Limits
+from client.generators.torch_network import Recipe
 from common.errors import SettingError, StorageError, UnreadableModel, UnsafeFile
 from common.latents import LatentSpace
 
@@ -29,6 +39,8 @@ HEAD = 1 << 16
 """Bytes of a file that `Importer.sniff` sees."""
 COMPARED, TOLERANCE = 64, 1e-3
 """Latents on which a pack is compared with its source, and the largest difference relative to the largest value."""
+RUNTIME = f"what runs the pack: {ONNX} or {TORCH}; {ONNX} without it, {TORCH} for more weights than ONNX holds"
+"""Help of ``--set runtime`` for importers whose networks can also run in torch."""
 _AT_ONCE = 4
 
 
@@ -59,6 +71,10 @@ class Imported:
         written: writes the network as such a file, where that is quicker than tracing all of it; None for tracing.
         compared: what of items ``(n, *output.shape)`` must agree with the source; None for the numbers themselves. For
             a sound made from angles, where rounding can turn one by a whole circle, that is its spectrum.
+        recipe: how this program builds the network again without its weights, for a pack that runs in torch; None where
+            it cannot.
+        runtime: ``onnx`` or ``torch``; empty for ONNX, and torch where there is a recipe and the weights are more than
+            one ONNX file holds.
 
     Raises:
         SettingError: something does not fit together.
@@ -79,6 +95,8 @@ class Imported:
     onnx: bytes | None = None
     written: Callable[[], bytes] | None = None
     compared: Callable[[Tensor], Tensor] | None = None
+    recipe: Recipe | None = None
+    runtime: str = ""
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.conditions] + [each.name for each in self.noise]
@@ -92,6 +110,8 @@ class Imported:
                 raise SettingError(f"default of condition {each.name!r} has shape {found}, not {each.shape}")
         if self.latent_shape and math.prod(self.latent_shape) != self.latents.dimension:
             raise SettingError(f"latent shape {self.latent_shape} does not hold {self.latents.dimension} numbers")
+        if self.runtime not in ("", ONNX, TORCH) or (self.runtime == TORCH and self.recipe is None):
+            raise SettingError(f"runtime={self.runtime[:40]!r} must be {ONNX}, or {TORCH} where there is a recipe")
         if self.network.training:
             raise SettingError("the network is in training mode; call eval() first")
 
@@ -169,7 +189,8 @@ class Made:
 def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limits = OWN) -> Made:
     """Turn what an importer read into the files of a pack.
 
-    Guarantee: the ONNX file kept every rule of `onnx_rules` in a child process, kept the promises about range, finite
+    Guarantee: an ONNX file kept every rule of `onnx_rules` in a child process; a network that runs in torch was built
+    there by our own code from safetensors. It kept the promises about range, finite
     numbers and repetition there, and agrees with the source on `COMPARED` latents within `TOLERANCE`.
 
     Args:
@@ -183,8 +204,8 @@ def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limit
         UnsafeFile: it breaks a rule, a limit or a promise.
         DamagedPack: the name or version cannot be a pack's.
     """
-    content = _exported(imported) if imported.onnx is None else imported.onnx
-    files = {GENERATOR: content}
+    torch_runs = _runs_in_torch(imported)
+    files = _stored(imported) if torch_runs else {GENERATOR: _onnx(imported)}
     if imported.conditions:
         values = {each: value.detach().float().contiguous() for each, value in imported.defaults.items()}
         files[CONDITIONS] = safetensors.torch.save(values)
@@ -195,7 +216,8 @@ def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limit
         law=imported.latents.law,
         output=imported.output,
         licence=imported.licence,
-        opset=onnx_rules.opset_of(_parsed(content)),
+        opset=0 if torch_runs else onnx_rules.opset_of(_parsed(files[GENERATOR])),
+        format=TORCH_FORMAT if torch_runs else FORMAT,
         files={each: fingerprint(data) for each, data in files.items()},
         notice=imported.notice,
         source=imported.source,
@@ -207,7 +229,7 @@ def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limit
     )
     report = proof.prove_generator(manifest, files, limits)
     proof.must_hold(manifest, report)
-    error, report = _compared(imported, manifest, content, report)
+    error, report = _compared(imported, manifest, files, report)
     proof.must_hold(manifest, report)
     if not error < TOLERANCE:
         raise UnreadableModel(
@@ -282,6 +304,25 @@ def head_of(path: Path) -> bytes:
         raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def _runs_in_torch(imported: Imported) -> bool:
+    if imported.runtime:
+        return imported.runtime == TORCH
+    return imported.recipe is not None and torch_network.bytes_of(imported.network) > LARGEST_FILE
+
+
+def _stored(imported: Imported) -> dict[str, bytes]:
+    """Files of a network that runs in torch."""
+    if (size := torch_network.bytes_of(imported.network)) > LARGEST_WEIGHTS:
+        raise UnreadableModel(f"it has {size >> 30} GiB of weights, more than the {LARGEST_WEIGHTS >> 30} of a pack")
+    if imported.recipe is None:
+        raise SettingError("nothing says how to build this network again; leave out --set runtime")
+    return torch_network.stored(imported.recipe, imported.network)
+
+
+def _onnx(imported: Imported) -> bytes:
+    return _exported(imported) if imported.onnx is None else imported.onnx
+
+
 def _exported(imported: Imported) -> bytes:
     if imported.output.resizable:
         raise SettingError("an imported picture cannot be resizable; give its own size")
@@ -309,18 +350,18 @@ def _parsed(content: bytes) -> Any:
 
 @torch.no_grad()
 def _compared(
-    imported: Imported, manifest: Manifest, content: bytes, report: dict[str, Any]
+    imported: Imported, manifest: Manifest, files: Mapping[str, bytes], report: dict[str, Any]
 ) -> tuple[float, dict[str, Any]]:
     """The largest relative difference from the source, and the report with the range of these items too."""
     latents = imported.latents.sample(COMPARED, torch.Generator().manual_seed(1))
     noise = proof.noise_values(manifest)
-    model = OnnxModel(content, GENERATOR)
+    model = proof.network_of(manifest, files)
     worst, largest = 0.0, 0.0
     for part in torch.split(latents, _AT_ONCE):
         inputs = proof.network_inputs(manifest, part, imported.defaults, noise)
         wanted, found = imported.network(*inputs.values()).float().cpu(), model.run(**inputs)
         if wanted.shape != found.shape:
-            raise UnreadableModel(f"the network gives {tuple(wanted.shape)}, and as ONNX {tuple(found.shape)}")
+            raise UnreadableModel(f"the network gives {tuple(wanted.shape)}, and in the pack {tuple(found.shape)}")
         report = proof.seen_too(report, found)
         if imported.compared is not None:
             wanted, found = imported.compared(wanted), imported.compared(found)

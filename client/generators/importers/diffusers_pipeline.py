@@ -6,8 +6,9 @@ chooses among pictures of the same prompt (the noise is the latent).
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from client.generators.importers.adapting import known_settings
-from client.generators.importers.base import Imported, Importer, ImportSettings
+from client.generators.importers.base import RUNTIME, Imported, Importer, ImportSettings
 from client.generators.importers.diffusers_folder import (
     CONFIG,
     INDEX,
+    MODELS,
     folder_of,
     library,
     model,
@@ -27,13 +29,15 @@ from client.generators.importers.diffusers_folder import (
     read_json,
     text_parts,
 )
-from client.generators.importers.sampling import Denoised, steps_of
+from client.generators.importers.sampling import MOST_STEPS, Denoised, Step, steps_of
 from client.generators.importers.unrolling import Shown, unrolled
 from client.generators.interface import Condition, Output
+from client.generators.torch_network import Recipe
 from common.errors import SettingError, UnreadableModel
 from common.latents import LatentSpace
 
 STEPS, GUIDANCE = 20, 7.5
+_EMPTY = Step(time=0.0, clean=(0.0, 0.0), noise=(0.0, 0.0), mix=(0.0, 0.0))
 _SCHEDULER = "scheduler/scheduler_config.json"
 
 
@@ -74,6 +78,7 @@ class LatentDecoder(nn.Module):
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
+        self.config = _config(vae)
         self.after: nn.Module = vae.post_quant_conv if vae.post_quant_conv is not None else nn.Identity()
         self.decoder: nn.Module = vae.decoder
         self.scale = 1 / float(vae.config.scaling_factor)
@@ -110,7 +115,60 @@ def read(path: Path, settings: ImportSettings) -> Imported:
         defaults=drawer.defaults,
         origin=origin_of_folder(folder),
         written=(lambda: unrolled(network, drawer.defaults)) if isinstance(drawer.network, Denoised) else None,
+        recipe=recipe_of(network),
+        runtime=settings.settings.get("runtime", ""),
     )
+
+
+def recipe_of(shown: Shown) -> Recipe:
+    """How `rebuilt` makes such a network without its weights."""
+    network = shown.network
+    about: dict[str, Any] = {"latent_shape": list(shown.latent_shape), "unet": None, "steps": 0, "guidance": 1.0}
+    about["negative"] = None
+    decoder: nn.Module = network
+    if isinstance(network, Denoised):
+        unet: Any = network.network.unet
+        decoder, negative = network.decoder, network.state_dict().get("negative")
+        about["negative"] = None if negative is None else list(negative.shape)
+        about |= {"unet": {"class": type(unet).__name__, "config": _config(unet)}, "guidance": network.guidance}
+        about["steps"] = len(network.get_buffer("steps"))
+    about["vae"] = decoder.config if isinstance(decoder, LatentDecoder) else None
+    return Recipe(builder="diffusers", settings=about)
+
+
+def rebuilt(
+    *,
+    latent_shape: Sequence[int],
+    unet: Mapping[str, Any] | None,
+    vae: Mapping[str, Any] | None,
+    steps: int,
+    guidance: float,
+    negative: Sequence[int] | None,
+) -> nn.Module:
+    """The network of `recipe_of`, its weights empty.
+
+    Raises:
+        ValueError, TypeError, KeyError: the settings are impossible.
+        SettingError: diffusers is not installed.
+    """
+    shape = tuple(latent_shape)
+    decoder = None if vae is None else LatentDecoder(library("diffusers").AutoencoderKL(**vae))
+    if unet is None:
+        if decoder is None:
+            raise ValueError("neither a unet nor a decoder")
+        return Shown(decoder, shape)
+    if unet["class"] not in MODELS[:2] or not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"{str(unet['class'])[:40]!r} for {steps} steps")
+    answer = Answer(getattr(library("diffusers"), unet["class"])(**unet["config"]))
+    empty = None if negative is None else torch.empty(*negative)
+    network = Denoised(answer, (_EMPTY,) * steps, shape, decoder, guidance=guidance, negative=empty)
+    return Shown(network, shape)
+
+
+def _config(model: Any) -> dict[str, Any]:
+    """Arguments of a model of diffusers, as JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps({k: v for k, v in model.config.items() if not k.startswith("_")}))
+    return plain
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -177,7 +235,7 @@ def _prompted(
 
 
 def _autoencoder(folder: Path, settings: ImportSettings) -> Drawer:
-    if unused := sorted(settings.settings):
+    if unused := sorted(settings.settings.keys() - {"runtime"}):
         raise SettingError(f"--set {unused[0]}: {folder.name} is an autoencoder without steps or prompt; leave it out")
     vae = model(folder)
     if type(vae).__name__ != "AutoencoderKL":
@@ -257,5 +315,6 @@ IMPORTER = Importer(
         "prompt": "what a prompted pipeline draws; another can be given later as a condition",
         "negative": "what it keeps away from",
         "guidance": f"how strongly it follows the prompt; {GUIDANCE} without it, 1 for no guidance",
+        "runtime": RUNTIME,
     },
 )

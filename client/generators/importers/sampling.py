@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,8 +161,8 @@ class Denoised(nn.Module):
         decoder: from the last ``x`` to the medium; None where it is the medium.
         guidance: weight of classifier-free guidance (Ho and Salimans 2022, equation 6, as ``1 + w``); 1 for none.
         negative: the further input of the unguided half, ``(1, ...)``.
-        checkpointing: recompute each step in the backward pass instead of keeping it: memory of one step, twice the
-            time. Only matters where gradients are asked for.
+        checkpointing: recompute each step, and the decoder, in the backward pass instead of keeping it: memory of one
+            of them, a forward pass more of time. Only matters where gradients are asked for.
     """
 
     def __init__(
@@ -187,12 +187,8 @@ class Denoised(nn.Module):
         """Media of latents ``(n, d)``."""
         x = latent.reshape(-1, *self.shape)
         for numbers in self.get_buffer("steps"):
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self.step, x, numbers, *others, use_reentrant=False)
-            else:
-                x = self.step(x, numbers, *others)
-        made: Tensor = self.decoder(x)
-        return made
+            x = self._kept(self.step, x, numbers, *others)
+        return self._kept(self.decoder, x)
 
     def step(self, x: Tensor, numbers: Tensor, *others: Tensor) -> Tensor:
         """The next ``x``, by the ``(NUMBERS,)`` numbers of a `Step`."""
@@ -200,6 +196,13 @@ class Denoised(nn.Module):
         picture = numbers[1] * x + numbers[2] * answer
         picture = torch.minimum(torch.maximum(picture, -numbers[7]), numbers[7])
         return numbers[5] * picture + numbers[6] * (numbers[3] * x + numbers[4] * answer)
+
+    def _kept(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """The result of a part, of which only the inputs are kept for the backward pass where that is wanted."""
+        if self.checkpointing and torch.is_grad_enabled():
+            made: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+            return made
+        return part(*inputs)
 
     def _answer(self, x: Tensor, time: Tensor, *others: Tensor) -> Tensor:
         times = time.expand(x.shape[0])

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from client.generators.importers.adapting import known_settings
-from client.generators.importers.base import Imported, Importer, ImportSettings
-from client.generators.importers.gan import Drawn, imported, peek, weights_of
+from client.generators.importers.base import RUNTIME, Imported, Importer, ImportSettings
+from client.generators.importers.gan import Drawn, PlainGan, imported, peek, weights_of
 from client.generators.importers.restricted_pickle import damage_of
 from client.generators.importers.weights import Weights, batch_norm
+from client.generators.interface import SourceLaw
+from client.generators.torch_network import Recipe
 from common.errors import SettingError, UnreadableModel
 
 _BETWEEN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -129,7 +132,46 @@ def read(path: Path, settings: ImportSettings) -> Imported:
         raise SettingError("the last activation says the range; leave --output-range out, or --set last=tanh")
     with torch.no_grad(), damage_of(path.name):
         weights, _ = weights_of(path)
-        return imported(build(weights, settings), path, settings)
+        found = imported(build(weights, settings), path, settings)
+    return replace(found, recipe=recipe_of(found.network), runtime=settings.settings.get("runtime", ""))
+
+
+def recipe_of(network: nn.Module) -> Recipe:
+    """How `rebuilt` makes such a network without its weights."""
+    if not isinstance(network, PlainGan) or not isinstance(decoder := network.core, Decoder):
+        raise SettingError("only decoders of VAEs have a recipe here")
+    layers = [
+        {
+            "kind": kind,
+            "weight": list(decoder.get_buffer(f"weight_{i}").shape),
+            "unfold": list(decoder.unfolds[i]),
+            "activated": decoder.activated[i],
+        }
+        for i, kind in enumerate(decoder.kinds)
+    ]
+    between = {"layers": layers, "between": decoder.between, "last": decoder.last}
+    return Recipe(builder="vae", settings={**between, "law": asdict(network.law), "grey": network.grey})
+
+
+def rebuilt(
+    *, layers: Sequence[Mapping[str, Any]], between: str, last: str, law: Mapping[str, Any], grey: bool
+) -> nn.Module:
+    """The network of `recipe_of`, its weights empty.
+
+    Raises:
+        ValueError, TypeError, KeyError: the settings are impossible.
+    """
+    if between not in _BETWEEN or last not in _LAST:
+        raise ValueError(f"activations {between[:40]!r} and {last[:40]!r}")
+    core = Decoder([_empty(**each) for each in layers], between, last)
+    return PlainGan(Drawn(core=core, dimension=0, channels=1 if grey else 3, side=0), SourceLaw(**law), (-1.0, 1.0))
+
+
+def _empty(*, kind: str, weight: Sequence[int], unfold: Sequence[int], activated: bool) -> Layer:
+    if kind not in ("dense", "conv", "transposed") or len(weight) != (2 if kind == "dense" else 4):
+        raise ValueError(f"a layer {kind[:40]!r} with weights of shape {tuple(weight)}")
+    layer = Layer(kind=kind, weight=torch.empty(*weight), bias=torch.empty(0), unfold=tuple(unfold))
+    return replace(layer, bias=torch.empty(layer.outputs), activated=activated)
 
 
 def sniff(path: Path, head: bytes) -> bool:
@@ -251,6 +293,7 @@ IMPORTER = Importer(
         "last": f"activation of the last layer: {', '.join(_LAST)}; sigmoid without it",
         "first": "name of the decoder's first layer, such as fc3, where names do not tell",
         "unfold": "whether the activation follows a single dense layer: plain (without it) or activated",
+        "runtime": RUNTIME,
         "odd": "what a convolution of equal channels and an odd kernel is: conv or transposed",
     },
 )
