@@ -60,7 +60,7 @@ def test_the_first_format_cannot_say_more_than_it_knows() -> None:
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another role": (lambda a: a.update(role="prior"), "role 'prior'"),
-    "a future format": (lambda a: a.update(format="plgl-pack-3"), "plgl-pack-3"),
+    "a future format": (lambda a: a.update(format="plgl-pack-4"), "plgl-pack-4"),
     "a field more": (lambda a: a.update(more=1), "says more"),
     "a field less": (lambda a: a.pop("origin"), "lacks a field"),
     "a range that is none": (lambda a: a["latent"]["source"].update(range=[1, -1]), "increasing"),
