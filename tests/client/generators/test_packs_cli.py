@@ -72,7 +72,7 @@ def test_a_file_is_added_mapped_signed_shared_checked_and_removed(home: Path, mo
     for words in ("16 x 16 pixels", "My Net.onnx", "be kind", signed["fingerprint"]):
         assert words in shown
     listed = json.loads(call("list", "--json"))
-    assert [each["name"] for each in listed["generators"]] == ["art", "my-net"]
+    assert [each["name"] for each in listed["generators"]] == ["art", "avatars", "my-net"]
     (home / "my-net" / "generator.onnx").write_bytes(b"")
     assert json.loads(call("list", "--json"))["damaged"].keys() == {"my-net"}
     assert json.loads(call("remove", "my-net", "--yes", "--json"))["removed"] == "my-net"
