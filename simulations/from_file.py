@@ -21,7 +21,7 @@ from torch import Tensor
 
 from client.fit import Posterior, weigh
 from client.likelihood import Evidence
-from common.errors import PriorError, SettingError
+from common.errors import SettingError
 from common.prior import TYPICAL_SPREAD, PopulationPrior
 from common.privacy.settings import PrivacySettings
 from common.privacy.statement import PrivacyStatement
@@ -218,22 +218,15 @@ class Experiment:
     def _learn(self, known: Evidence, epsilon: float) -> PopulationPrior:
         s = self.settings
         with tempfile.TemporaryDirectory() as devices:
-            try:
-                prior, _ = engines.run(
-                    s.engine,
-                    known,
-                    self.flat,
-                    s.privacy(epsilon, known.people),
-                    step=s.step,
-                    nodes=min(s.nodes, known.people),
-                    folder=Path(devices),
-                )
-            except PriorError as error:
-                raise SettingError(
-                    f"the noise of epsilon={epsilon:g} drowned what {known.people} people said until no valid prior "
-                    f"was left ({error}); raise epsilon, or lower norm_bound={s.norm_bound:g}, step={s.step:g} or "
-                    f"participations={s.participations}"
-                ) from error
+            prior, _ = engines.run(
+                s.engine,
+                known,
+                self.flat,
+                s.privacy(epsilon, known.people),
+                step=s.step,
+                nodes=min(s.nodes, known.people),
+                folder=Path(devices),
+            )
         return prior
 
     def _meet(self, answers: Answers, prior: PopulationPrior | None) -> tuple[Tensor, Tensor]:
