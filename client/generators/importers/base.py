@@ -75,6 +75,8 @@ class Imported:
             it cannot.
         runtime: ``onnx`` or ``torch``; empty for ONNX, and torch where there is a recipe and the weights are more than
             one ONNX file holds.
+        tolerance: largest difference allowed. More than `TOLERANCE` only where rounding alone moves the source itself
+            by as much, as where pitches add up to angles.
 
     Raises:
         SettingError: something does not fit together.
@@ -97,6 +99,7 @@ class Imported:
     compared: Callable[[Tensor], Tensor] | None = None
     recipe: Recipe | None = None
     runtime: str = ""
+    tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
         names = [each.name for each in self.conditions] + [each.name for each in self.noise]
@@ -191,7 +194,7 @@ def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limit
 
     Guarantee: an ONNX file kept every rule of `onnx_rules` in a child process; a network that runs in torch was built
     there by our own code from safetensors. It kept the promises about range, finite
-    numbers and repetition there, and agrees with the source on `COMPARED` latents within `TOLERANCE`.
+    numbers and repetition there, and agrees with the source on `COMPARED` latents within the tolerance it states.
 
     Args:
         imported: from an importer.
@@ -231,9 +234,9 @@ def make(imported: Imported, *, name: str, version: str = "1.0.0", limits: Limit
     proof.must_hold(manifest, report)
     error, report = _compared(imported, manifest, files, report)
     proof.must_hold(manifest, report)
-    if not error < TOLERANCE:
+    if not error < imported.tolerance:
         raise UnreadableModel(
-            f"the pack differs from its source by {error:.1e} of the largest value, more than {TOLERANCE:g}; "
+            f"the pack differs from its source by {error:.1e} of the largest value, more than {imported.tolerance:g}; "
             "export the network in float32"
         )
     return Made(manifest=manifest, files=files, error=error, report=report)

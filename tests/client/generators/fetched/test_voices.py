@@ -126,6 +126,8 @@ def test_a_sound_that_only_turns_its_phase_agrees_by_its_spectrum_and_not_by_its
     assert make(imported, name="hum").error < 1e-3
     with pytest.raises(UnreadableModel, match="differs from its source"):
         make(dataclasses.replace(imported, compared=None), name="hum")
+    with pytest.raises(UnreadableModel, match="more than 1e-12"):
+        make(dataclasses.replace(imported, compared=torch.square, tolerance=1e-12), name="hum")
 
 
 def test_styles_that_come_with_the_program_are_principal_components(tmp_path: Path) -> None:
