@@ -1,6 +1,7 @@
 """Memory really runs out here: the address space of the process is limited while a network with a large middle runs."""
 
 import contextlib
+import gc
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,10 @@ MIB = 1 << 20
 WIDTH = 32 * MIB  # numbers in the middle: 128 MiB an item
 
 
-@pytest.fixture
-def wide() -> OnnxModel:
-    """``(n, 1)`` to ``(n, 1)``: each number times 1.5, by way of ``(n, WIDTH)``."""
+def through(width: int) -> OnnxModel:
+    """``(n, 1)`` to ``(n, 1)``: each number times 1.5, by way of ``(n, width)``."""
     row = helper.make_tensor("row", TensorProto.FLOAT, [1], [1.5])
-    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, WIDTH])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, width])
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["weights"], value=row),
         helper.make_node("Mul", ["latent", "weights"], ["middle"]),
@@ -33,8 +33,14 @@ def wide() -> OnnxModel:
     return OnnxModel(model.SerializeToString(), "wide", torch.device("cpu"))
 
 
+@pytest.fixture
+def wide() -> OnnxModel:
+    return through(WIDTH)
+
+
 @contextlib.contextmanager
 def memory_left(mib: int) -> Iterator[None]:
+    gc.collect()  # what is freed later would be left too
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + mib * MIB, before[1]))
@@ -60,9 +66,10 @@ def test_a_chunk_that_does_not_fit_halves_until_it_does(wide: OnnxModel, capfd: 
     assert not "".join(capfd.readouterr())
 
 
-def test_where_not_even_one_fits_the_message_says_what_to_do(wide: OnnxModel) -> None:
+def test_where_not_even_one_fits_the_message_says_what_to_do() -> None:
+    wider = through(8 * WIDTH)  # 1 GiB an item: more than other tests of this process may give back meanwhile
     with memory_left(40), pytest.raises(OutOfMemory, match="does not hold one item; choose a smaller size"):
-        in_chunks(4, 4, lambda rows: void(wide.run(latent=torch.ones(rows.stop - rows.start, 1))))
+        in_chunks(4, 4, lambda rows: void(wider.run(latent=torch.ones(rows.stop - rows.start, 1))))
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
