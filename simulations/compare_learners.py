@@ -22,12 +22,12 @@ from torch import Tensor
 
 from client.generators.pack import GeneratorPack
 from client.likelihood import Evidence
-from client.ratings import Kind
 from common.errors import PriorError, SettingError
 from common.prior import TYPICAL_SPREAD, PopulationPrior
 from common.privacy.settings import PrivacySettings
 from simulations import engines
 from simulations.contest import TOP, Outcome, contest
+from simulations.crowd import pairs
 from simulations.learners_report import FORMAT
 from simulations.panel import KINDS, Panel
 from simulations.people import AnswerNoise, PeopleFactory, Population
@@ -288,13 +288,8 @@ class Experiment:
             ],
             dim=1,
         )
-        utilities = (raw - raw.mean(1, keepdim=True)) / raw.std(1, keepdim=True).clamp(min=1e-9)
-        shown = torch.rand(raw.shape, generator=generator).topk(2 * s.ratings, dim=1).indices
-        pairs = utilities.gather(1, shown).reshape(len(raw), s.ratings, 2)
-        values = self.noise.answer(Kind.CHOICE, pairs, self.noise.levels(len(raw), generator), generator)
-        features = world.pack.features(latents, k)
-        kinds = torch.full(values.shape, int(Kind.CHOICE))
-        return Evidence.gather(kinds, values, shown.reshape(pairs.shape), features)
+        said = pairs(raw, s.ratings, self.noise, generator)
+        return Evidence.gather(said.kind, said.value, said.items, world.pack.features(latents, k))
 
     # -- results
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from client.likelihood import Evidence
+from client.ratings import Kind
+from simulations.people import AnswerNoise
 
 
 @dataclass(frozen=True)
@@ -117,3 +119,22 @@ class HeldCrowd:
     def answers_of(self, people: Tensor, round: int = 1) -> Answers:
         """See `Crowd`."""
         return self.held.select(people.to(self.held.kind.device))
+
+
+def pairs(utilities: Tensor, ratings: int, noise: AnswerNoise, generator: torch.Generator) -> Answers:
+    """What people say when they are asked which of two random items they prefer; nobody sees an item twice.
+
+    Args:
+        utilities: ``(people, n)`` of the items, on any scale of each person's own; n >= 2 ``ratings``.
+        ratings: answers of each of them.
+        noise: how a taste becomes an answer.
+        generator: of questions and noise.
+    """
+    standard = (utilities - utilities.mean(1, keepdim=True)) / utilities.std(1, keepdim=True).clamp(min=1e-9)
+    shown = torch.rand(utilities.shape, generator=generator).topk(2 * ratings, dim=1).indices
+    items = shown.reshape(len(shown), ratings, 2)
+    felt = standard.gather(1, shown).reshape(items.shape)
+    values = noise.answer(Kind.CHOICE, felt, noise.levels(len(shown), generator), generator)
+    return Answers(
+        torch.full_like(values, int(Kind.CHOICE)), values, items, torch.ones_like(values, dtype=torch.float32)
+    )

@@ -75,6 +75,7 @@ class Plot:
         log_y: whether the vertical axis is logarithmic.
         chance: value of a blind guess, drawn as a dotted line.
         limits: of the vertical axis; fitted to the values without.
+        named: whether single points are named beside them, where lines cannot tell them apart.
         own_x: whether each panel has its own steps, because its horizontal axis is about something else.
         alt: what a screen reader says; the title without.
     """
@@ -88,6 +89,7 @@ class Plot:
     log_y: bool = False
     chance: float | None = None
     limits: tuple[float, float] | None = None
+    named: bool = False
     own_x: bool = False
     alt: str = ""
 
@@ -138,7 +140,7 @@ def figure(plot: Plot, looks: dict[str, Style], *, narrow: bool = False) -> Figu
     down = -(-len(plot.panels) // across)
     joined = all(line.joined for panel in plot.panels for line in panel.lines)
     named = not narrow and joined and set(plot.labels) == {line.label for line in plot.panels[across - 1].lines}
-    legend = not narrow and not named
+    legend = not narrow and not named and not plot.named
     width, height = (4.0, 0.9 + 3.3 * down) if narrow else (9.6, (5.2 if across == 1 else 3.9) + 3.1 * (down - 1))
     height += 0.28 * -(-len(plot.labels) // 3) if legend else 0.0
     drawn = Figure(figsize=(width, height), facecolor="none")
@@ -156,6 +158,9 @@ def figure(plot: Plot, looks: dict[str, Style], *, narrow: bool = False) -> Figu
         for line in sorted(panel.lines, key=lambda line: line.hero):  # the hero on top
             _draw(area, [_place(plot, steps[at], x) for x in line.x], line, looks[line.label])
     _titles(drawn, plot, height, right, narrow)
+    if plot.named:
+        for area, panel in zip(axes, plot.panels, strict=True):
+            _point_names(area, panel, looks)
     if named:
         _end_labels(axes[across - 1], plot, plot.panels[across - 1], steps[across - 1], looks)
     if legend:
@@ -297,6 +302,22 @@ def _end_labels(axes: Axes, plot: Plot, panel: Panel, steps: list[float], looks:
             1.05, at, labels[label], color=look.colour, fontsize=9.5, fontweight="bold" if look.hero else "normal",
             va="center", linespacing=1.1, clip_on=False, transform=axes.transAxes, parse_math=False,
         )  # fmt: skip
+
+
+def _point_names(axes: Axes, panel: Panel, looks: dict[str, Style]) -> None:
+    """Name each point on the side of it where there is more room, moved apart where names would touch."""
+    to_pixels, height = axes.transData, axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
+    points = [(line.label, *to_pixels.transform((line.x[-1], line.y[-1]))) for line in panel.lines if line.x]
+    places = axes.transAxes.inverted().transform([point[1:] for point in points])
+    for leftward in (False, True):
+        side = [at for at, place in enumerate(places) if (place[0] > 0.75) == leftward]
+        for at, wanted in zip(side, spread([float(places[at][1]) for at in side], 0.17 / height), strict=True):
+            look, away = looks[points[at][0]], -0.018 if leftward else 0.018
+            axes.text(
+                places[at][0] + away, wanted, points[at][0], color=look.colour, fontsize=9, va="center",
+                ha="right" if leftward else "left", fontweight="bold" if look.hero else "normal",
+                clip_on=False, transform=axes.transAxes, parse_math=False,
+            )  # fmt: skip
 
 
 def _handle(look: Style, label: str) -> Line2D:

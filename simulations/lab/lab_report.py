@@ -44,6 +44,7 @@ which is what ``plgl simulate diff`` pairs two runs by.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,7 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 from rich.console import Console
 from rich.table import Table as TerminalTable
 from rich.text import Text
@@ -59,13 +61,14 @@ from rich.text import Text
 from common.errors import SettingError
 from common.privacy.statement import PrivacyStatement
 from simulations import curves_plot
+from simulations.contact_sheet import as_jpeg, as_png
 from simulations.curves_plot import Style
 from simulations.lab.figures import Line, Panel, Plot, figure, styles
 from simulations.lab.frames import Frame, strict_json, write_frames
 from simulations.page import claims, render, setting_text
 from simulations.run_folder import RunFolder, environment
 
-__all__ = ["Cell", "Line", "Panel", "Plot", "Report", "Section", "Table"]
+__all__ = ["Cell", "Line", "Panel", "Picture", "Plot", "Report", "Section", "Table"]
 
 FORMAT = "plgl-lab-1"
 
@@ -104,12 +107,30 @@ class Table:
                 )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        name: of its file, e.g. ``"sheet-1"``.
+        image: RGB.
+        alt: what a screen reader says.
+    """
+
+    name: str
+    image: Image.Image
+    alt: str
+
+
+Part = Plot | Table | Picture | str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page: a title, a sentence below it, then plots, tables and paragraphs in order."""
+    """A part of the page: a title, a sentence below it, then plots, tables, pictures and paragraphs in order."""
 
     title: str
-    parts: Sequence[Plot | Table | str]
+    parts: Sequence[Part]
     lead: str = ""
 
 
@@ -142,9 +163,9 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [plot.name for plot in self.plots]
+        names = [*(plot.name for plot in self.plots), *(picture.name for picture in self.pictures)]
         if len(set(names)) != len(names):
-            raise SettingError(f"two plots of the report share a name: {', '.join(names)}; rename one")
+            raise SettingError(f"two pictures of the report share a name: {', '.join(names)}; rename one")
         for name in (*names, *self.frames):
             if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
                 raise SettingError(f"name {name!r} of a plot or table must be small letters, digits and '-'")
@@ -153,6 +174,11 @@ class Report:
     def plots(self) -> list[Plot]:
         """All plots of the page."""
         return [part for section in self.sections for part in section.parts if isinstance(part, Plot)]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All pictures of the page that are no plots."""
+        return [part for section in self.sections for part in section.parts if isinstance(part, Picture)]
 
     @property
     def tables(self) -> list[Table]:
@@ -192,6 +218,8 @@ class Report:
         for plot in self.plots:
             drawn[plot.name] = _write_plot(folder, plot, looks)
             beside += [f"{plot.name}.svg", f"{plot.name}.png"]
+        for picture in self.pictures:
+            beside.append(folder.write(f"{picture.name}.png", as_png(picture.image)).name)
         return folder.write("report.html", self._page(drawn, looks, beside).encode())
 
     def print(self, console: Console) -> None:
@@ -224,11 +252,14 @@ class Report:
 
 
 def _parts(section: Section, drawn: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    def part(item: Plot | Table | str) -> dict[str, Any]:
+    def part(item: Part) -> dict[str, Any]:
         if isinstance(item, str):
             return {"kind": "text", "text": item}
         if isinstance(item, Plot):
             return {"kind": "plot", **drawn[item.name]}
+        if isinstance(item, Picture):
+            source = f"data:image/jpeg;base64,{base64.b64encode(as_jpeg(item.image)).decode()}"
+            return {"kind": "picture", "name": f"{item.name}.png", "source": source, "alt": item.alt}
         cells = [[_cell(value) for value in row] for row in item.rows]
         return {"kind": "table", "table": item, "rows": cells, "textual": _textual(item)}
 

@@ -27,17 +27,15 @@ import torch
 from torch import Tensor
 
 from client.generators.pack import GeneratorPack
-from client.policy import population
 from client.policy.flow import LatentPolicy, check_level
-from client.policy.learner import LearnSettings
 from common.errors import SettingError
 from common.privacy.settings import PrivacySettings
 from common.privacy.statement import PrivacyStatement
-from simulations.batched import train
 from simulations.cold_start import FEEDBACK
 from simulations.crowd import Items
 from simulations.invented_crowd import InventedCrowd
 from simulations.lab import population_policies_findings
+from simulations.lab.crowd_policy import WAYS, made_of, promise, taught
 from simulations.lab.frames import Value, strict
 from simulations.lab.grid import Advance, Cell, compute_all, derived_seed
 from simulations.lab.lab_run import LabRun
@@ -46,14 +44,9 @@ from simulations.lab.trial import world_at
 from simulations.people import Judge, Population
 from simulations.progress import Stages
 from simulations.run_folder import RunFolder
-from simulations.strategies import arrange, strategy
-from simulations.strategies.base import State, Task
-from simulations.strategies.dp_em import DpEm
-from simulations.strategies.policy_gradient import centre
 from simulations.world import World, further, judge_of
 
 COMMAND = "simulate population-policies"
-WAYS = ("policy-gradient", "dp-em")
 GENERATOR = "generator"
 _ITEMS, _SECONDS = "items.safetensors", {"items": 15.0, "cell": 30.0}
 
@@ -127,15 +120,7 @@ class PopulationPolicyGrid:
 
     def promise(self, way: str, epsilon: float) -> PrivacySettings:
         """What each of those who teach is promised."""
-        suits = strategy(way)
-        return PrivacySettings(
-            epsilon=epsilon,
-            delta=self.delta,
-            participations=self.participations or suits.rounds,
-            norm_bound=suits.norm_bound,
-            expected_people=self.people,
-            minimum_people=1,
-        )
+        return promise(epsilon, people=self.people, delta=self.delta, way=way, participations=self.participations)
 
     def cells(self) -> list[Cell]:
         """The generator alone, then every way under every budget, for each repeat."""
@@ -201,43 +186,20 @@ def _compute(grid: PopulationPolicyGrid, folder: Path, cell: Cell, advance: Adva
     crowd, began = grid.crowd(world, cell.seeds["crowd"]), time.process_time()
     policy, told = None, {"statement": PrivacyStatement.public().to_json(), "divergence": 0.0, "clipped": 0.0}
     if way != GENERATOR:
-        state, statement, rounds, clipped = taught(grid, crowd, way, epsilon, cell.seeds["public"])
+        promised, seed = grid.promise(way, epsilon), cell.seeds["public"]
+        released = taught(crowd, world.flat, promised, way=way, ratings=grid.ratings, seed=seed)
         advance(0.4)
-        settings = population.PopulationSettings(
-            seed=cell.seeds["policy"] % 2**31, learn=LearnSettings(rounds=grid.rounds)
-        )
-        learned = population.train(pack, *law_of(way, state), settings)
+        published, learned = made_of(released, pack, seed=cell.seeds["policy"] % 2**31, rounds=grid.rounds)
         policy = learned.policy
-        name = f"{way}-epsilon-{epsilon:g}-crowd-{cell.axes['repeat']}"
-        population.publish(policy, pack, statement, rounds).save(folder / "policies" / name)
-        told = {"statement": statement.to_json(), "divergence": learned.kept.divergence, "clipped": clipped}
+        published.save(folder / "policies" / f"{way}-epsilon-{epsilon:g}-crowd-{cell.axes['repeat']}")
+        told = {
+            "statement": released.statement.to_json(),
+            "divergence": learned.kept.divergence,
+            "clipped": released.clipped,
+        }
         advance(0.4)
     shown = {f"{level:g}": shown_to(grid, crowd, pack, policy, level, cell.seeds["policy"]) for level in grid.levels}
     return {**told, "levels": shown, "seconds": round(time.process_time() - began, 3)}
-
-
-def taught(
-    grid: PopulationPolicyGrid, crowd: InventedCrowd, way: str, epsilon: float, seed: int
-) -> tuple[State, PrivacyStatement, int, float]:
-    """What a crowd taught under a budget: last state, the claim for it, releases, and the share that was clipped."""
-    task = Task(
-        items=crowd.items,
-        flat=crowd.world.flat,
-        rounds=grid.promise(way, epsilon).participations,
-        ratings=grid.ratings,
-        seed=seed,
-    )
-    learner, mechanism = arrange(strategy(way), grid.promise(way, epsilon), task)
-    trained = train(learner, crowd, mechanism, flat=crowd.world.flat, seed=seed)
-    clipped = sum(each.clipped for each in trained.rounds) / max(1, sum(each.people for each in trained.rounds))
-    return trained.state, trained.statement, len(trained.rounds), clipped
-
-
-def law_of(way: str, state: State) -> tuple[Tensor, Tensor | None]:
-    """The law of tastes that was released, as ``client.policy.population.train`` takes it."""
-    if way == DpEm.name:
-        return state["mean"], state["covariance"]
-    return centre(state), None
 
 
 def shown_to(

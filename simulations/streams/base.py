@@ -47,6 +47,7 @@ class Listener:
         settings: how policies are learned.
         seed: of what is drawn.
         distil: how small policies are made.
+        of: candidates for each item of best-of-n.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class Listener:
         level: float,
         seed: int,
         distil: DistilSettings | None = None,
+        of: int = 64,
     ) -> None:
         self.session, self.settings, self.level, self.seed = session, settings, level, seed
-        self.distil = distil or DistilSettings()
+        self.distil, self.of = distil or DistilSettings(), of
         self._goal: Goal | None = None
         self._trainings: dict[str, Training] = {}
         self._learned: dict[str, tuple[Learned, float]] = {}

@@ -11,9 +11,9 @@ from client.generators.pack import GeneratorPack
 from client.policy.population import policy_of
 from common.errors import SettingError
 from common.population_policy import PopulationPolicy
-from simulations.lab.population_policies import PopulationPolicyGrid, law_of, run, shown_to, taught
+from simulations.lab.crowd_policy import taught
+from simulations.lab.population_policies import PopulationPolicyGrid, run, shown_to
 from simulations.lab.population_policies_cli import population_policies
-from simulations.strategies.base import State
 from simulations.world import World, further, judge_of
 
 TINY = PopulationPolicyGrid(
@@ -79,8 +79,10 @@ def test_further_items_are_judged_like_the_worlds_own(finished: Path) -> None:
 
 def test_both_ways_release_a_law_of_tastes_for_the_same_features(finished: Path) -> None:
     crowd = TINY.crowd(World.load(finished / "items.safetensors"), seed=3)
-    states: dict[str, State] = {way: taught(TINY, crowd, way, math.inf, 0)[0] for way in TINY.ways}
-    gradient, prior = (law_of(way, states[way]) for way in ("policy-gradient", "dp-em"))
+    gradient, prior = (
+        taught(crowd, crowd.world.flat, TINY.promise(way, math.inf), way=way, ratings=TINY.ratings, seed=0).law
+        for way in ("policy-gradient", "dp-em")
+    )
     assert gradient[0].shape == prior[0].shape == (5,)
     assert gradient[1] is None
     assert prior[1] is not None

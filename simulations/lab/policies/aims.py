@@ -1,0 +1,97 @@
+"""What was aimed at on every generator, and what was reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from simulations.lab.bands import Band, band
+
+Rows = Sequence[Mapping[str, Any]]
+HEADSTART = 0.05  # of a percentile that everybody's policy is to lie above the generator, before any answer
+OVERSHOOT = 1.2  # of the drift limit, at which cheating is to be stopped
+
+
+class Streams:
+    """Streams of one generator, by method.
+
+    Attributes:
+        generator: its name.
+    """
+
+    def __init__(self, generator: str, rows: Rows) -> None:
+        """Take the rows that are about it."""
+        self.generator = generator
+        self._by: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            if row.get("method") and row["generator"] == generator:
+                self._by.setdefault(str(row["method"]), []).append(row)
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order they were given."""
+        return list(self._by)
+
+    def rows(self, method: str) -> list[Mapping[str, Any]]:
+        """One for each person."""
+        return self._by[method]
+
+    def values(self, method: str, measure: str) -> list[list[float]]:
+        """For each repeat those of its people."""
+        repeats = sorted({row["repeat"] for row in self._by[method]})
+        return [[row[measure] for row in self._by[method] if row["repeat"] == at] for at in repeats]
+
+    def band(self, method: str, measure: str) -> Band:
+        """Mean with its band."""
+        return band(self.values(method, measure))
+
+    def mean(self, method: str, measure: str) -> float:
+        """Mean over everybody."""
+        return float(np.mean([row[measure] for row in self._by[method]]))
+
+    def ratio(self, one: str, other: str, measure: str) -> float:
+        """Mean of one method over that of another."""
+        return self.mean(one, measure) / max(1e-12, self.mean(other, measure))
+
+    def seconds(self, method: str) -> float:
+        """Processor seconds for an item: to choose and to draw it."""
+        return self.mean(method, "seconds_per_item") + self.mean(method, "seconds_to_draw")
+
+
+def aims(streams: Streams) -> list[dict[str, Any]]:
+    """What was asked of the streams of a generator, and what was reached, where the methods it needs were tried."""
+    asked: list[tuple[set[str], str, Callable[[], float], float, bool]] = [
+        ({"policy"}, "policy: mean percentile at least", lambda: streams.mean("policy", "percentile"), 0.9, True),
+        ({"policy", "base"}, "policy: share of the generator's diversity at least",
+         lambda: streams.ratio("policy", "base", "diversity"), 0.7, True),
+        ({"policy", "best-of-n"}, "policy: Fréchet distance over that of best-of-n at most",
+         lambda: streams.ratio("policy", "best-of-n", "frechet"), 2.0, False),
+        ({"policy", "search"}, "policy: items a second over those of search at least",
+         lambda: streams.ratio("search", "policy", "seconds_per_item"), 50.0, True),
+        ({"policy", "distilled"}, "distilled: share of the policy's utility at least",
+         lambda: streams.ratio("distilled", "policy", "utility"), 0.95, True),
+        ({"policy", "distilled"}, "distilled: share of the policy's numbers at most",
+         lambda: streams.ratio("distilled", "policy", "parameters"), 0.2, False),
+        ({"federated-eps2", "base"}, "federated-eps2: percentile above the generator at least",
+         lambda: streams.mean("federated-eps2", "percentile") - streams.mean("base", "percentile"), HEADSTART, True),
+    ]  # fmt: skip
+    have = set(streams.methods)
+    found = []
+    for needs, aim, value, limit, above in asked:
+        if needs <= have:
+            reached = value()
+            met = (reached >= limit) == above
+            found.append({"generator": streams.generator, "aim": aim, "reached": reached, "limit": limit, "met": met})
+    return found
+
+
+def aim_of_guard(hacking: Rows) -> list[dict[str, Any]]:
+    """Where the guard stopped those who cheated; nothing where nobody did."""
+    if not hacking:
+        return []
+    drift = max(row["drift"] for row in hacking)
+    aim = "cheating: drift when stopped, over the limit, at most"
+    where = {"generator": hacking[0]["generator"], "aim": aim}
+    return [{**where, "reached": drift, "limit": OVERSHOOT, "met": drift <= OVERSHOOT}]

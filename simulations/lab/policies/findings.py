@@ -1,0 +1,306 @@
+"""What a comparison of streams came to: one table over every generator and method, and what each generator shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.privacy.statement import PrivacyStatement
+from simulations.lab.bands import Band
+from simulations.lab.frames import Frame
+from simulations.lab.lab_report import Cell, Line, Panel, Picture, Plot, Report, Section, Table
+from simulations.lab.policies.aims import Rows, Streams, aim_of_guard, aims
+from simulations.lab.policies.grid import FETCHED, METHODS, TOY, PolicyGrid, serves
+from simulations.lab.policies.sheets import slug
+
+if TYPE_CHECKING:
+    from simulations.lab.grid import Cell as GridCell
+
+MEASURES = {
+    "utility": "utility",
+    "percentile": "percentile",
+    "loved": "loved",
+    "held_out": "held out",
+    "diversity": "diversity",
+    "frechet": "Fréchet",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""What the table shows, beside the time; each is a mean over people with its band."""
+_NUMBERS = (*MEASURES, "extreme", "seconds_per_item", "seconds_to_draw", "seconds_to_learn", "parameters")
+CHEATED = {"reward": "reward", "held_out": "held-out", "utility": "true utility", "diversity": "diversity",
+           "extreme": "extreme"}  # fmt: skip
+_HERO = "policy"
+
+
+def report(
+    grid: PolicyGrid,
+    rows: Rows,
+    releases: Sequence[tuple[GridCell, Mapping[str, Any]]],
+    settings: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    pictures: Mapping[str, Sequence[Picture]],
+) -> Report:
+    """The report of a comparison.
+
+    Args:
+        grid: what was compared.
+        rows: of streams and of cheating, each with its axes.
+        releases: what crowds taught, with the cells.
+        settings: of the run.
+        seconds: its stages took.
+        pictures: contact sheets by generator.
+    """
+    every = [Streams(generator, rows) for generator in grid.generators]
+    hacking = [row for row in rows if row.get("part") == "hacking"]
+    asked = [aim for streams in every for aim in aims(streams)] + aim_of_guard(hacking)
+    sections = [_section(grid, streams, pictures.get(streams.generator, ())) for streams in every]
+    if asked:
+        sections.append(Section(title="What was aimed at", parts=[_aimed(asked)]))
+    if hacking:
+        sections.append(_hacking(hacking))
+    return Report(
+        experiment="policies",
+        title="Streams",
+        headline=headline(every),
+        about="Invented people answered A or B questions of an ordinary session on their own taste. Each method made a "
+        "stream from the same sessions, and its items were judged by the people's true utilities and by answers that "
+        "no method heard.",
+        sections=sections,
+        settings=settings,
+        frames=_frames(every, asked, hacking),
+        statements=_statements(releases),
+        limits=_limits(grid),
+        seconds=seconds,
+    )
+
+
+def headline(every: Sequence[Streams]) -> str:
+    """The main finding: the policy of each generator, or what came out best where there is none."""
+    return "; ".join(_said(streams) for streams in every) + "."
+
+
+def _said(streams: Streams) -> str:
+    methods = streams.methods
+    best = _HERO if _HERO in methods else max(methods, key=lambda method: streams.mean(method, "percentile"))
+    said = f"{streams.generator}, {best}: mean percentile {streams.mean(best, 'percentile'):.2f}"
+    if "base" in methods and best != "base":
+        kept = streams.ratio(best, "base", "diversity")
+        said += f" (the generator alone {streams.mean('base', 'percentile'):.2f}), {kept:.0%} of its diversity"
+    if "search" in methods and best == _HERO:
+        said += f", chosen {streams.ratio('search', best, 'seconds_per_item'):,.0f} times as quickly as by search"
+    return said
+
+
+def _section(grid: PolicyGrid, streams: Streams, pictures: Sequence[Picture]) -> Section:
+    costs, kinds = _costs(streams), _kinds(streams, grid)
+    toy = streams.generator == TOY
+    lead = (
+        f"{grid.items} shapes of each stream; {grid.repeats * grid.people} invented people who love S-curves picked "
+        f"the best of four {grid.picks} times each. Utility in standard deviations over the flow's own shapes; loved: "
+        "shapes of that kind; what the judge sees of a shape stands for picture features."
+        if toy
+        else f"{grid.items} items of each stream at level {grid.level:g}, after {grid.answers} A or B answers; "
+        f"{grid.repeats} panels of {grid.people} invented people ({', '.join(grid.kinds)}). Utility in standard "
+        "deviations of the person over the generator's own items; loved: among their best hundredth; held out: reward "
+        "by a model of answers that no method heard; Fréchet: distance to the generator's own items."
+    )
+    if any(name.startswith("federated") for name in streams.methods):
+        lead += (
+            f" Federated: everybody's policy, taught by {grid.crowd:,} others with {grid.ratings} answers each, before "
+            "any answer of the person it is shown to."
+        )
+    parts: list[Plot | Table | Picture | str] = [_table(streams), _plot(streams), costs]
+    return Section(title=streams.generator, lead=lead, parts=[*parts, *([] if toy else [kinds]), *pictures])
+
+
+def _table(streams: Streams) -> Table:
+    rows: list[list[Any]] = [
+        [
+            method,
+            *(_shown(streams.band(method, measure)) for measure in MEASURES),
+            f"{1000 * streams.seconds(method):,.3g}",
+        ]
+        for method in streams.methods
+    ]
+    heroes = [at for at, method in enumerate(streams.methods) if method == _HERO]
+    columns = ["method", *MEASURES.values(), "ms"]
+    title = f"Streams of {streams.generator}; ms: of the processor, to choose and draw an item"
+    return Table(title=title, columns=columns, rows=rows, hero_rows=heroes)
+
+
+def _shown(value: Band) -> Cell:
+    spread = "" if value.low != value.low else f"{value.low:.2f}–{value.high:.2f}"
+    return Cell(f"{value.mean:.2f}".replace("-", "−"), spread.replace("-", "−"))
+
+
+def _plot(streams: Streams) -> Plot:
+    """Each method as a point: what people think of it, and how varied it is."""
+    lines = [
+        Line(
+            label=method,
+            x=[streams.mean(method, "diversity")],
+            y=[streams.mean(method, "percentile")],
+            hero=method == _HERO,
+            joined=False,
+        )
+        for method in streams.methods
+    ]
+    return Plot(
+        name=f"{slug(streams.generator)}-streams",
+        title="Mean percentile of what is shown, by the true taste of who sees it",
+        x_label="diversity, of which the generator's own items have 1",
+        x_scale="linear",
+        percentile=True,
+        named=True,
+        panels=[Panel(lines=lines)],
+        alt=f"Percentile and diversity of the streams of {streams.generator}",
+    )
+
+
+def _costs(streams: Streams) -> Table:
+    rows: list[list[Any]] = []
+    for method in streams.methods:
+        stopped = sum(bool(row["note"]) for row in streams.rows(method))
+        rows.append(
+            [
+                method,
+                *(f"{1000 * streams.mean(method, name):,.3g}" for name in ("seconds_per_item", "seconds_to_draw")),
+                streams.mean(method, "seconds_to_learn"),
+                int(max(row["parameters"] for row in streams.rows(method))),
+                f"{streams.mean(method, 'extreme'):.1%}",
+                f"{stopped} of {len(streams.rows(method))}",
+            ]
+        )
+    columns = ["method", "ms to choose", "ms to draw", "seconds to learn", "numbers learned", "extreme items",
+               "stopped by the guard"]  # fmt: skip
+    return Table(title=f"What the streams of {streams.generator} cost", columns=columns, rows=rows, folded=True)
+
+
+def _kinds(streams: Streams, grid: PolicyGrid) -> Table:
+    rows: list[list[Any]] = []
+    for method in streams.methods:
+        means: list[float | None] = []
+        for at, _ in enumerate(grid.kinds):
+            mine = [row["percentile"] for row in streams.rows(method) if row["person"] % len(grid.kinds) == at]
+            means.append(float(np.mean(mine)) if mine else None)
+        rows.append([method, *means])
+    title = f"Mean percentile on {streams.generator} by kind of person"
+    return Table(title=title, columns=["method", *grid.kinds], rows=rows, folded=True)
+
+
+def _aimed(asked: Iterable[Mapping[str, Any]]) -> Table:
+    rows = [[aim["aim"], aim["generator"], aim["reached"], aim["limit"], aim["met"]] for aim in asked]
+    return Table(title="Aims", columns=["aim", "on", "reached", "limit", "met"], rows=rows)
+
+
+def _hacking(hacking: Rows) -> Section:
+    rows: list[list[Any]] = []
+    for row in hacking:
+        kept, last = row["kept"], row["rounds"][-1]
+        pairs = [f"{_number(kept.get(name)):.2f} / {_number(last.get(name)):.2f}" for name in CHEATED]
+        rows.append([_person(row), kept["round"], row["drift"], *pairs])
+    table = Table(
+        title="Caught: kept by the guard / what came of it without one; drift: when it was stopped, over its limit",
+        columns=["person", "round kept", "drift", *CHEATED.values()],
+        rows=rows,
+    )
+    why = "; ".join(f"{_person(row)}: {row['stopped'] or 'not stopped'}" for row in hacking)
+    first = hacking[0]
+    rounds = [float(each["round"]) for each in first["rounds"]]
+    named = {"reward learned from": "reward", "held-out": "held_out", "true utility": "utility"}
+    lines = [
+        Line(
+            label=label,
+            x=rounds,
+            y=[_number(each.get(name)) for each in first["rounds"]],
+            hero=name == "utility",
+            points=False,
+        )
+        for label, name in named.items()
+    ]
+    plot = Plot(
+        name="cheating",
+        title="Standard deviations above the generator's own items",
+        x_label="rounds without a guard",
+        x_scale="linear",
+        panels=[Panel(lines=lines, title="one person")],
+        alt="Reward, held-out reward and true utility of a learner without a guard",
+    )
+    return Section(
+        title="A learner without a guard, and when the guard would have stopped it",
+        lead=f"On {first['generator']}: logistic regression on latents as the only judge, and next to no price for "
+        "leaving the generator's law.",
+        parts=[plot, table, f"{why}."],
+    )
+
+
+def _person(row: Mapping[str, Any]) -> str:
+    return f"panel {row['repeat'] + 1}, person {row['person'] + 1}"
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _frames(every: Sequence[Streams], asked: Sequence[dict[str, Any]], hacking: Rows) -> dict[str, Frame]:
+    """The evaluation, a row for each generator and method; and what it is made of."""
+    people = [
+        {name: value for name, value in row.items() if name != "shown"}
+        for streams in every
+        for method in streams.methods
+        for row in streams.rows(method)
+    ]
+    table = [_means(streams, method) for streams in every for method in streams.methods]
+    rounds = [{"repeat": row["repeat"], "person": row["person"], **each} for row in hacking for each in row["rounds"]]
+    frames = {
+        "evaluation": Frame.of(table, ("generator", "method")),
+        "streams": Frame.of(people, ("generator", "method", "repeat", "person")),
+    }
+    if asked:
+        frames["aims"] = Frame.of(asked, ("generator", "aim"))
+    if rounds:
+        frames["cheating"] = Frame.of(rounds, ("repeat", "person", "round"))
+    return frames
+
+
+def _means(streams: Streams, method: str) -> dict[str, Any]:
+    """Means over everybody, and the ends of the bands of what the table shows."""
+    found: dict[str, Any] = {"generator": streams.generator, "method": method, "people": len(streams.rows(method))}
+    found |= {name: streams.mean(method, name) for name in _NUMBERS}
+    for name in MEASURES:
+        value = streams.band(method, name)
+        found |= {f"{name}_low": value.low, f"{name}_high": value.high}
+    return found
+
+
+def _statements(releases: Sequence[tuple[GridCell, Mapping[str, Any]]]) -> dict[str, PrivacyStatement]:
+    """The claim for each release, of which all repeats have the same."""
+    return {
+        f"{cell.axes['generator']}, epsilon {cell.axes['epsilon']:g}": PrivacyStatement.from_json(values["statement"])
+        for cell, values in releases
+    }
+
+
+def _limits(grid: PolicyGrid) -> list[str]:
+    found = [
+        "People are invented; their tastes are functions of pictures that no method sees.",
+        "Fréchet distance, precision and recall are on principal components of picture features, "
+        f"from {grid.items} items: small differences are sampling.",
+        "Seconds are processor time on a machine that did other work too. An item is chosen, then drawn as large as it "
+        "is shown; best-of-n on the toy has to draw what it rejects.",
+    ]
+    if FETCHED not in grid.generators:
+        found.append(
+            f"{FETCHED.capitalize()} are not in the table: they are not installed, or were not asked for. "
+            f"plgl generator add {FETCHED} fetches them, then name a new folder."
+        )
+    left = [name for name in METHODS if name not in grid.methods]
+    if left:
+        found.append(f"Not tried: {', '.join(left)}; policy-ppo needs stable-baselines3 (plgl[rl]).")
+    for generator in grid.generators:
+        if other := [name for name in grid.methods if not serves(name, generator)]:
+            found.append(f"{generator} has no {', '.join(other)}: they are made for another kind of generator.")
+    return found
