@@ -85,6 +85,17 @@ def adapted(network: nn.Module, settings: AdapterSettings, generator: torch.Gene
     return made
 
 
+@torch.no_grad()
+def merged(network: nn.Module) -> nn.Module:
+    """A copy of an adapted network without adapters: their change is added to the weights they stand beside.
+
+    Guarantee: it computes the same up to rounding, and has the layers and names of the network before `adapted`.
+    """
+    made = copy.deepcopy(network)
+    _merge(made)
+    return made.requires_grad_(False)
+
+
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the trainable weights by name."""
     return {name: each.detach().clone() for name, each in network.named_parameters() if each.requires_grad}
@@ -112,3 +123,13 @@ def _lower(network: nn.Module, settings: AdapterSettings, generator: torch.Gener
             setattr(network, name, LowRank(child, settings.rank, generator))
         else:
             _lower(child, settings, generator)
+
+
+def _merge(network: nn.Module) -> None:
+    for name, child in list(network.named_children()):
+        if isinstance(child, LowRank):
+            change = torch.tensordot(child.up.weight.flatten(1), child.down.weight, 1)
+            child.layer.weight += change
+            setattr(network, name, child.layer)
+        else:
+            _merge(child)

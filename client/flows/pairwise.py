@@ -64,6 +64,7 @@ def contrast(
     settings: PairSettings,
     generator: torch.Generator,
     report: Callable[[int], None] | None = None,
+    student: FlowModel | None = None,
 ) -> FlowModel:
     """Teach a copy of a flow from pairs.
 
@@ -77,6 +78,7 @@ def contrast(
         settings: how.
         generator: random numbers, on the device of the samples.
         report: called with the number of steps done.
+        student: what was taught of the base before, to go on from; the base itself without. It stays as it is.
 
     Raises:
         RewardError: there is no pair.
@@ -89,7 +91,7 @@ def contrast(
             f"winners {tuple(winners.shape)}, losers {tuple(losers.shape)} and {len(anchors)} anchors do not fit; "
             "give as many losers as winners, and samples of the base"
         )
-    taught = copy.deepcopy(base.velocity).requires_grad_(True)
+    taught = copy.deepcopy((student or base).velocity).requires_grad_(True)
     descent = torch.optim.Adam(taught.parameters(), settings.learning_rate, betas=(0.9, 0.99))
     for step in range(settings.steps):
         rows = torch.randint(len(winners), (settings.pairs,), generator=generator, device=winners.device)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from client.flows.tune_cli import tune
 from client.generators.packs_cli import Home, Json, Name, add, check_pack, remove, sign
 from client.generators.progress import progress_bar
 from client.generators.ready_cli import prepare
@@ -30,6 +31,7 @@ app.command("sign")(sign)
 app.command("remove")(remove)
 app.command("prepare")(prepare)
 app.command("train")(train)
+app.command("tune")(tune)
 
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "highlight": False, "markup": False}
 AVATAR_STEPS, AVATAR_SEED = 9000, 3  # as in `AvatarSettings`, without importing torch for the help

@@ -21,8 +21,8 @@ from client.generators.manifest import NETWORK, WEIGHTS
 from common.errors import DamagedPack, OutOfMemory, SettingError
 
 FORMAT = "plgl-network-1"
-BUILDERS = ("diffusers", "vae")
-"""Who can build a network from its description: what each importer of that name reads."""
+BUILDERS = ("diffusers", "trained", "vae")
+"""Who can build a network from its description: what importers of these names read, and what was trained here."""
 _NO_MEMORY = ("allocate memory", "bad_alloc", "out of memory")
 
 
@@ -210,8 +210,9 @@ def bytes_of(network: nn.Module) -> int:
 
 def _builders() -> dict[str, Callable[..., nn.Module]]:
     from client.generators.importers import diffusers_pipeline, vae  # they import this module
+    from client.generators.training import course
 
-    return {"diffusers": diffusers_pipeline.rebuilt, "vae": vae.rebuilt}
+    return {"diffusers": diffusers_pipeline.rebuilt, "trained": course.rebuilt, "vae": vae.rebuilt}
 
 
 def _fitting(content: bytes, network: nn.Module) -> dict[str, Tensor]:

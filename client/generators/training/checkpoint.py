@@ -62,15 +62,7 @@ def load(folder: Path, about: Mapping[str, Any]) -> Checkpoint | None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    if not (folder / FILE).is_file():
-        raise FolderError(f"{folder} holds something else than a training; choose another --out")
-    try:
-        with safetensors.safe_open(str(folder / FILE), "pt") as file:
-            found = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        step = int(found.pop("step"))
-    except Exception as error:  # safetensors has an error type of its own
-        raise FolderError(f"{folder / FILE} cannot be read ({error}); choose another --out") from error
+    found, checkpoint = read(folder)
     changed = [name for name in {**found, **about} if found.get(name) != about.get(name)]
     if changed:
         name = changed[0]
@@ -78,9 +70,27 @@ def load(folder: Path, about: Mapping[str, Any]) -> Checkpoint | None:
         raise FolderError(
             f"{folder} was trained with {name}={was}, not {now}; give the same settings, or another --out"
         )
+    return checkpoint
+
+
+def read(folder: Path) -> tuple[dict[str, Any], Checkpoint]:
+    """What a folder says it was trained with, as `note`, and its checkpoint.
+
+    Raises:
+        FolderError: it holds something else, or a damaged checkpoint.
+    """
+    if not (folder / FILE).is_file():
+        raise FolderError(f"{folder} holds something else than a training; choose another --out")
+    try:
+        with safetensors.safe_open(str(folder / FILE), "pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        step = int(about.pop("step"))
+    except Exception as error:  # safetensors has an error type of its own
+        raise FolderError(f"{folder / FILE} cannot be read ({error}); choose another --out") from error
     if not all(bool(value.isfinite().all()) for value in tensors.values() if value.is_floating_point()):
         raise FolderError(f"{folder / FILE} holds NaN or infinite numbers; start again with another --out")
-    return Checkpoint(step=step, tensors=tensors)
+    return about, Checkpoint(step=step, tensors=tensors)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

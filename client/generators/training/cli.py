@@ -36,6 +36,9 @@ def train(
     name: Annotated[str, typer.Option(help="Of the pack.")] = "trained",
     licence: Annotated[str, typer.Option(help="SPDX identifier of what comes out.")] = "",
     notice: Annotated[str, typer.Option(help="What whoever uses it should read.")] = "",
+    runtime: Annotated[
+        str, typer.Option(help="Of the pack: onnx (quicker), or torch, which `plgl generator tune` can teach by name.")
+    ] = "onnx",
     seed: Annotated[int, typer.Option(help="Where the random numbers start.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -44,9 +47,13 @@ def train(
     The score is like FID, on features of this program's own (layout, colour, edges and a fixed random network).
     """
     from client.generators.importers.base import write
-    from client.generators.training.course import TrainingSettings
+    from client.generators.training.course import RUNTIMES, TrainingSettings
     from client.generators.training.pictures import read_pictures
     from client.generators.training.trainer import Trainer
+    from common.errors import SettingError
+
+    if runtime not in RUNTIMES:
+        raise SettingError(f"runtime={runtime[:40]!r} must be one of {', '.join(RUNTIMES)}")
 
     settings = TrainingSettings(
         kind=kind,
@@ -67,7 +74,7 @@ def train(
         console.print(f"skipped {skipped}: {why}", **_PLAIN)
     trainer = Trainer(settings, found, out, chosen)
     scores = _run(trainer, every, out, console)
-    made = write(trainer.average.cpu().imported(licence, notice), out / PACK, name=name)
+    made = write(trainer.average.cpu().imported(licence, notice, runtime), out / PACK, name=name)
     record = {
         "pack": str(out / PACK),
         "pictures": len(found.values),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,14 @@ from client.generators.importers.base import Imported
 from client.generators.importers.sampling import Denoised, flow_steps
 from client.generators.importers.unrolling import Shown, unrolled
 from client.generators.interface import Output
+from client.generators.manifest import ONNX, TORCH
+from client.generators.torch_network import Recipe
 from client.generators.training.networks import Decoder, Encoder, PictureVelocity, VectorVelocity
 from common.errors import SettingError
 from common.latents import LatentSpace
 
-KINDS, SPACES = ("vae", "flow"), ("pixels", "vae")
+KINDS, SPACES, RUNTIMES = ("vae", "flow"), ("pixels", "vae"), (ONNX, TORCH)
+_DRAWN = ("kind", "space", "side", "dimension", "width", "sampler")  # settings that the generator itself depends on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +119,24 @@ class Course(nn.Module):
         settings = self.settings
         if settings.kind == "vae":
             return Shown(self.decoder, (settings.dimension,)).eval()
-        sigmas = torch.linspace(1, 0, settings.sampler + 1).tolist()
+        sigmas = torch.linspace(1, 0, settings.sampler + 1, device="cpu").tolist()  # numbers also where all is shapes
         decoder = self.decoder if settings.space == "vae" else None
         shape = (settings.dimension,) if decoder is not None else (3, settings.side, settings.side)
         return Shown(Denoised(self.velocity, flow_steps(sigmas, sigmas[:-1]), shape, decoder), shape).eval()
 
-    def imported(self, licence: str, notice: str) -> Imported:
-        """The generator with all a pack says about it; on the CPU."""
+    @property
+    def recipe(self) -> Recipe:
+        """How `rebuilt` makes the generator without its weights."""
+        return Recipe(builder="trained", settings={name: asdict(self.settings)[name] for name in _DRAWN})
+
+    def imported(self, licence: str, notice: str, runtime: str = "") -> Imported:
+        """The generator with all a pack says about it; on the CPU.
+
+        Args:
+            licence: SPDX identifier; empty for nobody said.
+            notice: what whoever uses it should read.
+            runtime: what the pack runs in: ``onnx``, ``torch``, or empty for ONNX.
+        """
         network, side = self.network(), self.settings.side
         return Imported(
             network=network,
@@ -131,6 +146,8 @@ class Course(nn.Module):
             notice=notice,
             latent_shape=network.latent_shape if len(network.latent_shape) > 1 else (),
             written=(lambda: unrolled(network, {})) if self.settings.kind == "flow" else None,
+            recipe=self.recipe,
+            runtime=runtime,
         )
 
     def _vae_loss(self, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -153,3 +170,15 @@ class Course(nn.Module):
         answer = self.velocity((1 - sigma) * clean + sigma * noise, time).float()
         error: Tensor = (answer - (noise - clean)).square().mean()
         return error
+
+
+def rebuilt(**settings: Any) -> nn.Module:
+    """The network of a `Course.recipe`, its weights those of a new course.
+
+    Raises:
+        ValueError, TypeError: the settings are impossible.
+    """
+    try:
+        return Course(TrainingSettings(**settings)).network()
+    except SettingError as error:
+        raise ValueError(str(error)) from error  # they are not the person's who opens the pack

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from client.flows.adapters import AdapterSettings, adapted, adapter_state, restore_adapter
+from client.flows.adapters import AdapterSettings, adapted, adapter_state, merged, restore_adapter
 from common.errors import SettingError
 
 
@@ -89,3 +89,13 @@ def test_settings_without_a_place_to_learn_are_refused(network: Small) -> None:
         adapted(network, AdapterSettings(rank=0, head="nose"), rng())
     with pytest.raises(SettingError, match="no linear"):
         adapted(nn.GroupNorm(1, 4), AdapterSettings(), rng())
+
+
+def test_a_merged_adapter_computes_the_same_with_the_layers_there_were(network: Small) -> None:
+    made = adapted(network, AdapterSettings(rank=2), rng())
+    for _ in range(2):
+        learned(made)
+    plain = merged(made)
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
+    torch.testing.assert_close(plain(X), made(X), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(plain(X), network(X))

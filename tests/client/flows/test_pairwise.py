@@ -61,3 +61,14 @@ def test_nothing_to_learn_from_and_broken_numbers_are_refused(base: FlowModel) -
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingError):
         PairSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_teaching_goes_on_from_what_was_taught_before(base: FlowModel) -> None:
+    anchors = base.draw(NOISE[:256])
+    once = taught(base, RARE, COMMON)
+    weights = {k: v.clone() for k, v in once.velocity.state_dict().items()}
+    held = PairSettings(steps=1, learning_rate=1e-9, anchors=0)
+    again = contrast(base, RARE, COMMON, anchors, held, torch.Generator().manual_seed(1), student=once)
+    assert rare(again) == pytest.approx(rare(once), rel=0.02)
+    assert rare(again) > 1.2 * rare(base)
+    assert all(torch.equal(v, weights[k]) for k, v in once.velocity.state_dict().items())

@@ -66,4 +66,23 @@ def test_the_usual_pairing_changes_nothing() -> None:
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"chunk": 0}])
 def test_wrong_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(SettingError):
-        SamplerSettings(**wrong)
+        SamplerSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_given_times_are_followed_by_eulers_method() -> None:
+    start, times = noise(5, 2), (0.0, 0.1, 0.7, 1.0)
+
+    def field(place: Tensor, time: Tensor) -> Tensor:
+        return place * time[:, None] + 1
+
+    wanted = start
+    for now, after in ((0.0, 0.1), (0.1, 0.7), (0.7, 1.0)):
+        wanted = wanted + (after - now) * (wanted * now + 1)
+    torch.testing.assert_close(sample(field, start, SamplerSettings(times=times)), wanted)
+    assert not torch.allclose(sample(field, start, SamplerSettings(steps=3)), wanted)
+
+
+@pytest.mark.parametrize("times", [(0.0, 0.5), (0.1, 1.0), (0.0, 0.6, 0.5, 1.0), (0.0, 0.5, 0.5, 1.0)])
+def test_times_that_do_not_rise_from_0_to_1_are_refused(times: tuple[float, ...]) -> None:
+    with pytest.raises(SettingError, match="must rise from 0 to 1"):
+        SamplerSettings(times=times)

@@ -74,6 +74,7 @@ def test_a_training_leaves_a_pack_samples_and_scores_and_goes_on_with_its_settin
         (("--kind", "gan"), SettingError, "kind='gan'"),
         (("--size", "50"), SettingError, "side=50"),
         (("--device", "tpu"), SettingError, "device='tpu'"),
+        (("--runtime", "jax"), SettingError, "runtime='jax' must be one of onnx, torch"),
         (("--pictures", "nowhere"), UnreadableModel, "no folder nowhere"),
     ],
 )

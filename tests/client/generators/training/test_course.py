@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from client.generators.importers.sampling import Denoised, flow_steps
+from client.generators.manifest import NETWORK, WEIGHTS
 from client.generators.onnx import OnnxModel
+from client.generators.torch_network import Recipe, build, stored
 from client.generators.training.course import Course, TrainingSettings
-from common.errors import SettingError
+from common.errors import DamagedPack, SettingError
 
 TINY = {"side": 16, "width": 8, "dimension": 6, "batch": 4, "sampler": 2}
 
@@ -113,3 +115,19 @@ def test_the_same_seed_starts_from_the_same_weights() -> None:
 def test_settings_out_of_range_are_refused(said: dict[str, object], why: str) -> None:
     with pytest.raises(SettingError, match=why):
         course(**said)
+
+
+@pytest.mark.parametrize("said", [{"kind": "vae"}, {"kind": "flow"}, {"kind": "flow", "space": "vae"}])
+def test_a_generator_is_built_again_from_its_recipe_and_weights(said: dict[str, str]) -> None:
+    made = course(**said).requires_grad_(False)
+    imported, latents = made.imported("CC0-1.0", "", "torch"), torch.randn(3, made.dimension, generator=seeded(1))
+    files = stored(made.recipe, imported.network)
+    again = build(Recipe.decode(files[NETWORK]), files[WEIGHTS])
+    torch.testing.assert_close(again(latents), imported.network(latents))
+    for change in ({"kind": "gan"}, {"side": 1 << 40}, {"sampler": 0}, {"hook": "x"}, {"width": "8"}):
+        hostile = Recipe(builder="trained", settings={**made.recipe.settings, **change})
+        with pytest.raises(DamagedPack, match="makes no network"):
+            build(hostile, files[WEIGHTS])
+    wider = Recipe(builder="trained", settings={**made.recipe.settings, "width": 16})
+    with pytest.raises(DamagedPack, match=r"generator\.safetensors"):
+        build(wider, files[WEIGHTS])
