@@ -122,20 +122,23 @@ def stable(folder: Path) -> tuple[Any, Any, TextReference]:
 class TextReference(nn.Module):
     """CLIP's text encoder from torch's own transformer layer, saved under the names the files of pipelines have."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = WORDS, tokens: int = TOKENS, width: int = WIDTH) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(TOKENS, WIDTH)
+        self.tokens, self.places = nn.Embedding(words, width), nn.Embedding(tokens, width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                WIDTH, 2, 24, 0.0, lambda x: x * torch.sigmoid(1.702 * x), batch_first=True, norm_first=True
+                width, 2, 24, 0.0, lambda x: x * torch.sigmoid(1.702 * x), batch_first=True, norm_first=True
             )
             for _ in range(2)
         )
-        self.last = nn.LayerNorm(WIDTH)
+        self.last = nn.LayerNorm(width)
         lively(self, 4)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x, mask = self.tokens(tokens) + self.places.weight, nn.Transformer.generate_square_subsequent_mask(TOKENS)
+        x, mask = (
+            self.tokens(tokens) + self.places.weight,
+            nn.Transformer.generate_square_subsequent_mask(tokens.shape[1]),
+        )
         for layer in self.layers:
             x = layer(x, src_mask=mask, is_causal=True)
         made: Tensor = self.last(x)
@@ -143,8 +146,9 @@ class TextReference(nn.Module):
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        about = {"hidden_size": WIDTH, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-        about |= {"vocab_size": WORDS, "max_position_embeddings": TOKENS, "hidden_act": "quick_gelu"}  # type: ignore[dict-item]
+        words, width = self.tokens.weight.shape
+        about = {"hidden_size": width, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+        about |= {"vocab_size": words, "max_position_embeddings": len(self.places.weight), "hidden_act": "quick_gelu"}  # type: ignore[dict-item]
         (folder / "config.json").write_text(json.dumps(about))
         saved = {"embeddings.token_embedding.weight": self.tokens.weight}
         saved |= {"embeddings.position_embedding.weight": self.places.weight}

@@ -189,11 +189,25 @@ def low_pass(taps: int, cutoff: float, width: float, rate: float, radial: bool) 
     return torch.tensor(response / response.sum(), dtype=torch.float32)
 
 
-def stylegan3(seed: int, config: str, side: int = 64, z: int = 12, c: int = 0, w: int = 10, layers: int = 6) -> Node:
-    """A StyleGAN3 generator with random weights, as in ``training/networks_stylegan3.py``; ``config`` is t or r."""
+def stylegan3(
+    seed: int,
+    config: str,
+    side: int = 64,
+    z: int = 12,
+    c: int = 0,
+    w: int = 10,
+    layers: int = 6,
+    channels: tuple[int, int] | None = None,
+    margin: int = 10,
+) -> Node:
+    """A StyleGAN3 generator with random weights, as in ``training/networks_stylegan3.py``; ``config`` is t or r.
+
+    ``channels`` are its arguments ``channel_base`` and ``channel_max``.
+    """
     random = torch.Generator().manual_seed(seed)
-    base, most, kernel, radial = (256, 10, 3, False) if config == "t" else (512, 12, 1, True)
-    critical, first_cutoff, first_stop, last_stop, margin = 2, 2.0, 2**2.1, side / 2 * 2**0.3, 10
+    kernel, radial = (3, False) if config == "t" else (1, True)
+    base, most = channels or ((256, 10) if config == "t" else (512, 12))
+    critical, first_cutoff, first_stop, last_stop = 2, 2.0, 2**2.1, side / 2 * 2**0.3
     exponents = np.minimum(np.arange(layers + 1) / (layers - critical), 1)
     cutoffs = first_cutoff * (side / 2 / first_cutoff) ** exponents
     stops = first_stop * (last_stop / first_stop) ** exponents
@@ -238,6 +252,8 @@ def stylegan3(seed: int, config: str, side: int = 64, z: int = 12, c: int = 0, w
         "channel_base": base,
     }
     keywords |= {"channel_max": most, "conv_kernel": kernel, "use_radial_filters": radial, "magnitude_ema_beta": 0.999}
+    if margin != 10:  # it notes what its maker said, not what it left out
+        keywords["margin_size"] = margin
     about = {"w_dim": w, "num_ws": layers + 2, "img_resolution": side, "img_channels": 3, "output_scale": 0.25}
     synthesis = Node("SynthesisNetwork", about, {}, {}, children, keywords)
     parts = {"synthesis": synthesis, "mapping": mapping(random, z, c, w, layers + 2, 2)}

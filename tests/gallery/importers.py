@@ -1,0 +1,126 @@
+"""A real picture through every importer: trains small networks, writes each in its source's format, imports them all.
+
+    python -m tests.gallery.importers --out gallery            # everything; about 45 minutes of one core
+    python -m tests.gallery.importers --out gallery --only dcgan,vae
+
+There are no weights to fetch for these kinds while developing, so small ones are trained on the CC0 avatars that come
+with the program. Each finished network stays in its folder, and the same command goes on from there. It needs the
+extra ``plgl[diffusers]`` and runs from the root of the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from client.generators.latent_map import LatentMapSettings
+from tests.gallery import sheet
+from tests.gallery.importing import Made, add, learn_map
+from tests.gallery.sources import SOURCES, PackOf, Source, Written, train
+
+COLUMNS, SEED = 10, 5
+PICTURE, REPORT, HOME, SHEETS = "importers.png", "importers.json", "packs", "sheets"
+MAPPED = ("stylegan2", "stylegan2-w")
+"""Packs whose latent map is learned, to compare Z with W."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is missing, import it, print what came out and draw the picture."""
+    said = _said(arguments)
+    warnings.simplefilter("ignore")  # those of the libraries when they are imported, save and load
+    torch.set_num_threads(said.threads)
+    chosen = [each for each in SOURCES if not said.only or each.name in said.only.split(",")]
+    written = {each.name: _trained(each, said.out) for each in chosen}
+    (said.out / SHEETS).mkdir(exist_ok=True)
+    made = [
+        (source, pack, add(source, pack, written[source.name], said.out / HOME, said.out / SHEETS, COLUMNS, SEED))
+        for source in chosen
+        for pack in source.packs
+    ]
+    lines = [sheet.Line(label=pack.label, note=_note(source), pictures=each.pictures) for source, pack, each in made]
+    sheet.draw(lines, COLUMNS).save(said.out / PICTURE, optimize=True)
+    console = Console()
+    console.print(_table(made, written))
+    report = {"packs": {pack.name: _about(each, written[source.name]) for source, pack, each in made}}
+    report["maps"] = _maps(chosen, said.out / HOME, said.map_pictures, console)
+    (said.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"wrote {said.out / PICTURE}, {said.out / REPORT}")
+
+
+def _said(arguments: Sequence[str] | None) -> argparse.Namespace:
+    names = ", ".join(each.name for each in SOURCES)
+    parser = argparse.ArgumentParser(description="A real picture through every importer.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for networks, packs and the picture")
+    parser.add_argument("--only", default="", help=f"some of {names}, with commas")
+    parser.add_argument("--threads", type=int, default=1, help="of torch while training; 1 repeats exactly")
+    usual = 12_000
+    parser.add_argument("--map-pictures", type=int, default=usual, help="to learn latent maps from; 0 for no maps")
+    found = parser.parse_args(arguments)
+    if unknown := set(filter(None, found.only.split(","))) - {each.name for each in SOURCES}:
+        parser.error(f"--only {','.join(sorted(unknown))} is unknown; known: {names}")
+    if found.map_pictures and found.map_pictures < LatentMapSettings(components=None).candidates * 10:
+        parser.error(f"--map-pictures {found.map_pictures} are too few for a map; try {usual}, or 0")
+    return found
+
+
+def _trained(source: Source, out: Path) -> Written:
+    with Progress(console=Console(stderr=True)) as bar:
+        row = bar.add_task(f"{source.name:>12}", total=source.effort.steps)
+        return train(source, out, source.effort, lambda step, loss: bar.update(row, completed=step))
+
+
+def _note(source: Source) -> str:
+    return f"--as {source.kind}"
+
+
+def _table(made: Sequence[tuple[Source, PackOf, Made]], written: dict[str, Written]) -> Table:
+    columns = (
+        "pack",
+        "parameters",
+        "trained",
+        "against its file",
+        "against training",
+        "promises",
+        "per picture",
+        "size",
+    )
+    table = Table(*columns, title="imported with plgl generator add, and compared on 64 latents")
+    for source, pack, each in made:
+        about = written[source.name].about
+        trained = "" if each.against_training is None else f"{each.against_training:.1e}"
+        numbers = (f"{about['parameters']:,}", f"{about['seconds']:.0f} s", f"{each.error:.1e}", trained)
+        table.add_row(
+            pack.name, *numbers, str(each.promises), f"{each.milliseconds:.2f} ms", f"{each.megabytes:.1f} MB"
+        )
+    return table
+
+
+def _about(made: Made, written: Written) -> dict[str, Any]:
+    kept = ("command", "error", "against_training", "promises", "milliseconds", "megabytes")
+    return {name: getattr(made, name) for name in kept} | {"trained": written.about}
+
+
+def _maps(chosen: Sequence[Source], home: Path, pictures: int, console: Console) -> dict[str, Any]:
+    """R2 of the latent maps of `MAPPED`, by name; none where their source was not chosen."""
+    found = {}
+    for pack in (pack for source in chosen for pack in source.packs if pack.name in MAPPED and pictures):
+        learned = learn_map(pack, home, pictures)
+        r2 = learned["r2"]
+        found[pack.name] = {"components": len(r2), "r2": r2, "explained": learned["explained"]}
+        mean = sum(r2) / len(r2)
+        said = f"latent map of {pack.name}: {len(r2)} components, mean R2 {mean:.3f}, first eight {sum(r2[:8]) / 8:.3f}"
+        console.print(f"{said}; {learned['explained']:.0%} of what differs between the pictures", highlight=False)
+    return found
+
+
+if __name__ == "__main__":
+    main()

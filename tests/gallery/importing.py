@@ -1,0 +1,132 @@
+"""From a trained source to a pack, by the commands a person types, and what is to be said about it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import json
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from client.generators.pack import GeneratorPack
+from common.cli import GROUP, run
+from common.latents import LatentSpace
+from tests.gallery.sources import PackOf, Source, Written
+
+LICENCE = "CC0-1.0"
+_TIMED = 16
+_REPEATS = 3
+
+
+class CommandFailed(Exception):
+    """A command of the program ended with another exit code than 0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Made:
+    """A pack that was made by the commands.
+
+    Attributes:
+        command: what a person would type.
+        error: largest relative difference from what the importer read, as `plgl generator add` prints it.
+        against_training: the same from what the trained network itself drew; None where the inputs are others.
+        promises: kept, as `plgl generator check` lists them.
+        milliseconds: for one picture, in a batch of 16.
+        megabytes: of the pack.
+        pictures: ``(n, 3, h, w)`` in [-1, 1].
+    """
+
+    command: str
+    error: float
+    against_training: float | None
+    promises: int
+    milliseconds: float
+    megabytes: float
+    pictures: Tensor
+
+
+def plgl(*arguments: str) -> str:
+    """Run one command of the program and give back what it printed.
+
+    Raises:
+        CommandFailed: it ended with another exit code than 0.
+    """
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = run(arguments, importlib.metadata.entry_points(group=GROUP))
+    if code != 0:
+        raise CommandFailed(f"plgl {shlex.join(arguments)} ended with {code}: {out.getvalue()[-500:]}")
+    return out.getvalue()
+
+
+def add(source: Source, pack: PackOf, written: Written, home: Path, sheets: Path, count: int, seed: int) -> Made:
+    """Import a source, check the pack and draw with it.
+
+    Args:
+        source: what it is.
+        pack: how it is imported.
+        written: where it lies.
+        home: folder of added generators; a pack of that name is replaced.
+        sheets: folder for the contact sheet of `plgl generator sample`.
+        count: pictures to draw.
+        seed: of their latents.
+
+    Raises:
+        CommandFailed: a command did not do what it should.
+    """
+    options = ("--as", source.kind, *pack.options, "--name", pack.name, "--licence", LICENCE)
+    where = ("--home", str(home))
+    if (home / pack.name).exists():
+        plgl("generator", "remove", pack.name, "--forget", "--yes", *where)
+    added = _json(plgl("generator", "add", str(written.path), *options, *where, "--json"))
+    checked = _json(plgl("generator", "check", pack.name, *where, "--json"))
+    plgl("generator", "sample", pack.name, "--out", str(sheets / f"{pack.name}.png"), *where, "--seed", str(seed))
+    opened = GeneratorPack.open(pack.name, home)
+    return Made(
+        command=shlex.join(["plgl", "generator", "add", written.path.name, *options[: 2 + len(pack.options)]]),
+        error=float(added["error"]),
+        against_training=against(opened, written) if pack.same else None,
+        promises=sum(each["kept"] is True for each in checked["promises"]),
+        milliseconds=_milliseconds(opened),
+        megabytes=sum(each["size"] for each in added["files"].values()) / 1e6,
+        pictures=opened.generate(latents_of(opened.latents, count, seed)),
+    )
+
+
+def learn_map(pack: PackOf, home: Path, pictures: int) -> dict[str, Any]:
+    """Learn the latent map of a pack; what `plgl generator map --json` says."""
+    settings = ("--components", "auto", "--pictures", str(pictures), "--home", str(home))
+    return _json(plgl("generator", "map", pack.name, *settings, "--json"))
+
+
+def latents_of(space: LatentSpace, count: int, seed: int) -> Tensor:
+    """Latents as `plgl generator sample` draws them."""
+    return space.sample(count, torch.Generator().manual_seed(seed))
+
+
+def _json(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def against(pack: GeneratorPack, written: Written) -> float:
+    """Largest difference of a pack from what the trained network drew, relative to its largest value."""
+    found = pack.generate(written.latents)
+    return float((found - written.pictures).abs().max() / written.pictures.abs().max())
+
+
+def _milliseconds(pack: GeneratorPack) -> float:
+    latents = latents_of(pack.latents, _TIMED, 0)
+    taken = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        pack.generate(latents)
+        taken.append(time.perf_counter() - started)
+    return 1000 * min(taken) / _TIMED
