@@ -114,7 +114,7 @@ def build(weights: Weights, settings: ImportSettings) -> Drawn:
     for name, value, known in (("activation", between, _BETWEEN), ("last", last, _LAST)):
         if value not in known:
             raise SettingError(f"--set {name}={value[:40]} is unknown; known: {', '.join(known)}")
-    layers = _layers(weights, _decoder_names(weights, said.get("first", "")), said.get("odd", "conv"))
+    layers = _layers(weights, _decoder_names(weights, said.get("first", "")), said.get("odd", ""))
     channels, side = _unfold(layers, weights.what, settings.size)
     if (unfold := said.get("unfold", "plain")) not in ("plain", "activated"):
         raise SettingError(f"--set unfold={unfold[:40]} must be plain or activated")
@@ -195,7 +195,7 @@ def _decoder_names(weights: Weights, first: str) -> list[str]:
 
 
 def _layers(weights: Weights, names: list[str], odd: str) -> list[Layer]:
-    if odd not in ("conv", "transposed"):
+    if odd not in ("", "conv", "transposed"):
         raise SettingError(f"--set odd={odd[:40]} must be conv or transposed")
     layers: list[Layer] = []
     for name in names:
@@ -216,6 +216,11 @@ def _layer(weights: Weights, name: str, shape: tuple[int, ...], before: Layer | 
     if len(shape) == 4:
         channels = before.outputs if before is not None and before.kind != "dense" else None
         kind = _convolution(shape, channels, odd)
+        if not kind:
+            raise SettingError(
+                f"{name} {shape} may be a convolution or a transposed one, which doubles the side; the shape does not "
+                "tell: give --set odd=conv or --set odd=transposed"
+            )
     weight = weights.take(f"{name}.weight", *shape)
     outputs = shape[1] if kind == "transposed" else shape[0]
     bias = weights.take(f"{name}.bias", outputs) if f"{name}.bias" in weights else torch.zeros(outputs)
@@ -228,7 +233,10 @@ def _layer(weights: Weights, name: str, shape: tuple[int, ...], before: Layer | 
 
 
 def _convolution(shape: tuple[int, ...], channels: int | None, odd: str) -> str:
-    """Whether a kernel ``(a, b, k, k)`` is transposed: where ``a`` alone fits what comes in, or k is even."""
+    """Whether a kernel ``(a, b, k, k)`` is transposed: where ``a`` alone fits what comes in, or k is even.
+
+    Empty where ``a == b``, k is odd, and ``odd`` does not say it: a guess would draw another picture.
+    """
     if shape[-1] % 2 == 0:
         return "transposed"
     if shape[0] == shape[1]:
@@ -294,6 +302,6 @@ IMPORTER = Importer(
         "first": "name of the decoder's first layer, such as fc3, where names do not tell",
         "unfold": "whether the activation follows a single dense layer: plain (without it) or activated",
         "runtime": RUNTIME,
-        "odd": "what a convolution of equal channels and an odd kernel is: conv or transposed",
+        "odd": "what a convolution of equal channels and an odd kernel is: conv or transposed; to be said",
     },
 )

@@ -103,6 +103,36 @@ def test_another_activation_draws_something_else(tmp_path: Path) -> None:
     assert float((read.network(latents) - source.drawn(latents)).detach().abs().max()) > 1e-2
 
 
+class Doubling(nn.Module):
+    """As the PyTorch-VAE collection ends: a transposed kernel of 3 from and to equal channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder_input = nn.Linear(6, 8 * 64)
+        self.up = nn.ConvTranspose2d(8, 8, 3, 2, 1, output_padding=1)
+        self.last = nn.ConvTranspose2d(8, 3, 4, 2, 1)
+
+    def drawn(self, latent: Tensor) -> Tensor:
+        made: Tensor = torch.tanh(self.last(torch.relu(self.up(self.decoder_input(latent).view(-1, 8, 8, 8)))))
+        return made
+
+
+@torch.no_grad()
+def test_what_shapes_do_not_tell_is_asked_for_and_not_guessed(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    network = Doubling()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(SettingError, match=r"up \(8, 8, 3, 3\) may be .* give --set odd=conv or --set odd=transposed"):
+        importer_of("vae").read(tmp_path / "model.pt", ImportSettings(settings={"last": "tanh"}))
+    found = {
+        odd: importer_of("vae").read(tmp_path / "model.pt", ImportSettings(settings={"last": "tanh", "odd": odd}))
+        for odd in ("conv", "transposed")
+    }
+    assert [each.output.shape[1] for each in found.values()] == [16, 32]
+    latents = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(found["transposed"].network(latents), network.drawn(latents), atol=1e-5)
+
+
 def test_a_whole_vae_is_recognised_and_becomes_a_pack(tmp_path: Path) -> None:
     _, path, _, settings = written(tmp_path, "convolutional")
     assert sniffed(path).kind == "vae"
