@@ -7,8 +7,9 @@ world      a panel of people over one generator, and what streams are measured b
 listening  what people answer first, and the judge that heard other answers
 latents    the streams of a generator that takes latents
 crowds     everybody's policy under each budget, shown before any rating
-toy        the streams of the flow toy, whose flow itself is taught
+toy        the streams of the flow toy, whose flow itself can be taught
 shapes     what shapes are worth to somebody who loves one kind, and what streams of shapes are measured by
+front      a latent policy in front of the toy's flow
 tiles      clouds of points as small pictures
 hacking    a learner without a guard that is caught cheating
 findings   the report: one table over everything

@@ -84,7 +84,11 @@ def headline(every: Sequence[Streams]) -> str:
 
 def _said(streams: Streams) -> str:
     methods = streams.methods
-    best = _HERO if _HERO in methods else max(methods, key=lambda method: streams.mean(method, "percentile"))
+    best = (
+        _HERO
+        if _HERO in methods and streams.generator != TOY
+        else max(methods, key=lambda method: streams.mean(method, "percentile"))
+    )
     said = f"{streams.generator}, {best}: mean percentile {streams.mean(best, 'percentile'):.2f}"
     if "base" in methods and best != "base":
         kept = streams.ratio(best, "base", "diversity")

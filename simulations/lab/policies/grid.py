@@ -30,10 +30,10 @@ METHODS = (*STREAMS, *(f"{FEDERATED}{budget}" for budget in BUDGETS), *TAUGHT)
 FETCHED = "faces"
 POOL = 1_000  # pictures that the questions of those who teach everybody's policy are made of
 MOST_RATINGS = POOL // 2
-_ON_TOY = ("base", "best-of-n", *TAUGHT)
+_ON_TOY = ("base", "best-of-n", "policy", *TAUGHT)
 _NEEDS = {"policy-ppo": "stable_baselines3"}
 _WORK = {"base": 1, "best-of-n": 3, "search": 15, "policy": 12, "policy-ppo": 40, "distilled": 6}  # seconds
-_ON_TOY_WORK = {"base": 8, "best-of-n": 90, "injection": 15, "pairwise": 11, "denoising": 12}
+_ON_TOY_WORK = {"base": 8, "best-of-n": 90, "policy": 30, "injection": 15, "pairwise": 11, "denoising": 12}
 
 
 def usual_generators() -> tuple[str, ...]:

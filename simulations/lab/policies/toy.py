@@ -1,9 +1,9 @@
-"""Streams of the flow toy: one person picks shapes, and its flow is taught, or left alone and chosen from."""
+"""Streams of the flow toy: one person picks shapes; its flow is taught, or chosen from, or told where to begin."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from client.flows.comparison import METHODS, ComparisonSettings, Lesson, lesson_
 from client.flows.judge import judge
 from client.flows.model import FlowModel, of_checkpoint
 from simulations.lab.grid import Advance, Cell
+from simulations.lab.policies import front
 from simulations.lab.policies.grid import PolicyGrid
 from simulations.lab.policies.shapes import LOVED, ShapeYardstick
 from simulations.lab.policies.sheets import SHOWN, is_shown
@@ -36,6 +37,7 @@ class Drawn:
         choosing: see above.
         drawing: see above.
         size: numbers that were learned.
+        note: why a guard stopped, if one did.
     """
 
     clouds: Tensor
@@ -43,6 +45,7 @@ class Drawn:
     choosing: float
     drawing: float
     size: int
+    note: str = ""
 
 
 def streamed(grid: PolicyGrid, folder: str, cell: Cell, advance: Advance) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def streamed(grid: PolicyGrid, folder: str, cell: Cell, advance: Advance) -> dic
     base, lesson, held = _flow(), *_lessons(grid, seed)
     yardstick = _yardstick(grid, folder, cell.seeds["panel"])
     advance(0.1)
-    drawn = drawn_by(str(cell.axes["method"]), lesson, grid.items, grid.of, _noises(seed))
+    drawn = drawn_by(str(cell.axes["method"]), lesson, grid.items, _noises(seed), of=grid.of, level=grid.level)
     return {
         **yardstick.measured(judge(drawn.clouds)),
         "held_out": _held_out(held, base, drawn.clouds),
@@ -59,23 +62,36 @@ def streamed(grid: PolicyGrid, folder: str, cell: Cell, advance: Advance) -> dic
         "seconds_to_draw": drawn.drawing,
         "seconds_to_learn": drawn.learning,
         "parameters": drawn.size,
-        "note": "",
+        "note": drawn.note,
         "shown": drawn.clouds[:SHOWN].tolist() if is_shown(grid, cell) else [],
     }
 
 
-def drawn_by(method: str, lesson: Lesson, items: int, of: int, generator: torch.Generator) -> Drawn:
+def drawn_by(
+    method: str,
+    lesson: Lesson,
+    items: int,
+    generator: torch.Generator,
+    *,
+    of: int = 64,
+    level: float = 0.3,
+    rounds: int = 20,
+) -> Drawn:
     """The stream of a method.
 
     Args:
-        method: ``best-of-n``, or one of ``client.flows.comparison.METHODS``.
+        method: ``best-of-n``, ``policy``, or one of ``client.flows.comparison.METHODS``.
         lesson: what the person answered.
         items: how many are drawn.
-        of: candidates for each item of best-of-n.
         generator: of the noise.
+        of: candidates for each item of best-of-n.
+        level: of a policy, from 0 (safe) to 1 (surprising).
+        rounds: of its learning, at most; it needs no more than its own few.
     """
     if method == "best-of-n":
         return _best(lesson, items, of, generator)
+    if method == "policy":
+        return _in_front(lesson, items, level, rounds, generator)
     started = time.process_time()
     flow = METHODS[method](lesson)
     learned = time.process_time()
@@ -98,6 +114,26 @@ def _best(lesson: Lesson, items: int, of: int, generator: torch.Generator) -> Dr
         found.append(candidates.view(some, of, *candidates.shape[1:])[torch.arange(some), best])
     each = (time.process_time() - started) / items
     return Drawn(clouds=torch.cat(found), learning=0.0, choosing=each * (of - 1) / of, drawing=each / of, size=0)
+
+
+def _in_front(lesson: Lesson, items: int, level: float, rounds: int, generator: torch.Generator) -> Drawn:
+    """The shapes that the flow draws from the noise a policy chose."""
+    started = time.process_time()
+    usual = front.FrontSettings()
+    few = replace(usual.learn, rounds=min(rounds, usual.learn.rounds))
+    learned = front.learned(lesson, replace(usual, learn=few))
+    ready = time.process_time()
+    noise = learned.policy.draw(items, level, generator).view(items, *lesson.base.shape)
+    chosen = time.process_time()
+    clouds = lesson.base.draw(noise)
+    return Drawn(
+        clouds=clouds,
+        learning=ready - started,
+        choosing=(chosen - ready) / items,
+        drawing=(time.process_time() - chosen) / items,
+        size=learned.policy.parameters_in_all,
+        note=learned.stopped or "",
+    )
 
 
 def numbers_learned(base: FlowModel, flow: FlowModel) -> int:

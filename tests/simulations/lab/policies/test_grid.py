@@ -18,7 +18,7 @@ def test_every_method_of_the_table_is_tried_on_some_generator() -> None:
     tried = {(cell.axes["generator"], cell.axes["method"]) for cell in GRID.cells() if "method" in cell.axes}
     assert {method for _, method in tried} == set(METHODS)
     assert {method for where, method in tried if where == TOY} == {
-        "base", "best-of-n", "injection", "pairwise", "denoising",
+        "base", "best-of-n", "policy", "injection", "pairwise", "denoising",
     }  # fmt: skip
     assert not serves("denoising", "art")
 
@@ -57,8 +57,8 @@ def test_faces_are_in_the_table_where_they_were_fetched(tmp_path: Path, monkeypa
         ("methods=magic", "methods='magic' is unknown; choose from base"),
         ("methods=base,federated-eps0", "epsilon=0"),
         (
-            "methods=policy",
-            "add one of base, best-of-n, injection, pairwise, denoising, or leave toy out",
+            "methods=search",
+            "add one of base, best-of-n, policy, injection, pairwise, denoising, or leave toy out",
         ),
         ("level=2", "level=2.0 must lie between"),
         ("answers=3", "answers=3 must be >= 8"),
