@@ -81,6 +81,14 @@ def rate(
     socket: Annotated[
         Path | None, typer.Option(help="A Unix socket in place of a port.", rich_help_panel=_PAGE)
     ] = None,
+    population: Annotated[
+        Path | None,
+        typer.Option(
+            help="What everybody likes, as for `plgl stream`: the wall before your first answer, and where the endless "
+            "one begins.",
+            rich_help_panel=_PAGE,
+        ),
+    ] = None,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, open nothing.", rich_help_panel=_PAGE)
     ] = False,
@@ -113,7 +121,12 @@ def rate(
     if asked is None:
         raise SettingError(f"mode={mode!r} must be one of {', '.join(MODES)}")
     scripted = {"--surprise": surprise, "--pictures": pictures, "--answers": answers}
-    _check(terminal, {**scripted, "--json": as_json or None}, {"--port": port or None, "--socket": socket}, no_browser)
+    _check(
+        terminal,
+        {**scripted, "--json": as_json or None},
+        {"--port": port or None, "--socket": socket, "--population": population},
+        no_browser,
+    )
     if in_memory and (store is not None or passphrase_file is not None):
         raise SettingError("--in-memory keeps nothing; leave --store and --passphrase-file out, or --in-memory")
     said = Console(stderr=True, quiet=as_json)
@@ -126,10 +139,14 @@ def rate(
         if terminal:
             code = _in_terminal(session, asked, surprise, pictures, answers, as_json, starts)
             raise typer.Exit(code)
+        from client.policy.cli import everybody
         from client.web.serve import serve
 
         page_mode = {"choice": "pair", "like": "swipe"}.get(mode, mode)
-        serve(session, port=port, socket=socket, open_browser=not no_browser, console=Console(), mode=page_mode)
+        serve(
+            session, port=port, socket=socket, open_browser=not no_browser, console=Console(), mode=page_mode,
+            population=everybody(said, population, session.pack),
+        )  # fmt: skip
 
 
 def _check(terminal: bool, here: dict[str, Any], page: dict[str, Any], no_browser: bool) -> None:

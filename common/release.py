@@ -9,7 +9,7 @@ import base64
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -73,7 +73,7 @@ class Release:
         if set(self.previous) - set("0123456789abcdef"):
             raise ReleaseError("the release before must be named by a SHA-256, 64 hexadecimal digits")
         _check_prior(self.prior, self.terms)
-        _check_statement(self.prior.privacy, self.terms)
+        check_statement(self.prior.privacy, self.terms)
 
     def to_bytes(self, key: SigningKey) -> bytes:
         """The release as a signed document; the same every time."""
@@ -129,11 +129,31 @@ class Release:
         prior = PopulationPrior(
             **_tensors(content["tensors"], terms.parameters),
             pack=terms.pack,
-            privacy=PrivacyStatement.from_json(_statement_values(content["privacy"])),
+            privacy=PrivacyStatement.from_json(statement_values(content["privacy"])),
             rounds=rounds,
         )
         rest = {name: content[name] for name in ("version", "round", "created", "expires", "previous")}
         return cls(terms=terms, prior=prior, **rest)
+
+
+class Published(Protocol):
+    """Anything of a federation that is signed, dated and numbered."""
+
+    @property
+    def terms(self) -> Terms:
+        """Of the federation."""
+
+    @property
+    def version(self) -> int:
+        """From 1."""
+
+    @property
+    def created(self) -> int:
+        """Seconds since 1970."""
+
+    @property
+    def expires(self) -> int:
+        """Seconds since 1970."""
 
 
 def digest(raw: bytes) -> str:
@@ -141,7 +161,7 @@ def digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def check_terms(release: Release, terms: Terms) -> None:
+def check_terms(release: Published, terms: Terms) -> None:
     """Check that a release keeps to the terms a person agreed to.
 
     Raises:
@@ -155,7 +175,7 @@ def check_terms(release: Release, terms: Terms) -> None:
         raise ReleaseError(f"the terms of this release are not those you agreed to ({changed}); ask the operator why")
 
 
-def check_fresh(release: Release, now: float) -> None:
+def check_fresh(release: Published, now: float) -> None:
     """Check that a release may be taken up now.
 
     Args:
@@ -190,8 +210,12 @@ def _tensors(text: object, parameters: int) -> dict[str, Tensor]:
     return found
 
 
-def _statement_values(values: object) -> dict[str, Any]:
-    """The fields of a statement, each of its type; whole numbers may stand for real ones."""
+def statement_values(values: object) -> dict[str, Any]:
+    """The fields of a statement, each of its type; whole numbers may stand for real ones.
+
+    Raises:
+        ReleaseError: one is of another type.
+    """
     if not isinstance(values, dict):
         raise ReleaseError("the release has no privacy statement")
     reals = {"sensitivity", "noise_multiplier", "epsilon", "delta", "rho"}
@@ -221,8 +245,12 @@ def _check_prior(prior: PopulationPrior, terms: Terms) -> None:
         raise ReleaseError("the covariance of the prior is not positive definite")
 
 
-def _check_statement(said: PrivacyStatement, terms: Terms) -> None:
-    """What a release claims against what the terms promised, recomputed: a claim is not believed for being signed."""
+def check_statement(said: PrivacyStatement, terms: Terms) -> None:
+    """What a release claims against what the terms promised, recomputed: a claim is not believed for being signed.
+
+    Raises:
+        ReleaseError: it claims more than was promised, or than its noise gives.
+    """
     settings, z = terms.settings, said.noise_multiplier
     if not 0 < said.epsilon < math.inf or z is None or said.sensitivity is None:
         raise ReleaseError(f"a release must state how private it is; this one says: {said}")

@@ -36,6 +36,9 @@ from server.robust import RobustSettings, robust_rule
 from server.robust import Rule as RobustRule
 from server.secure_round import Sums, add_up, certified, gather_keys
 
+LIFETIME_SECONDS = 90 * 86_400
+"""How long what is published is taken up."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
@@ -60,7 +63,7 @@ class Desk:
     journal: Journal
     active: Callable[[], set[int]]
     releases: Path
-    lifetime_seconds: int = 90 * 86_400
+    lifetime_seconds: int = LIFETIME_SECONDS
     clock: Callable[[], float] = time.time
 
 

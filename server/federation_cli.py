@@ -242,6 +242,20 @@ def status(folder: Folder, as_json: Json = False) -> None:
         print(f"  release {each['version']}  {each['sha256']}")
 
 
+@app.command("publish-policy")
+def publish_policy(
+    folder: Folder,
+    policy: Annotated[Path, typer.Argument(help="Folder with everybody's policy, made of a release of yours.")],
+    as_json: Json = False,
+) -> None:
+    """Sign everybody's policy, so that members' devices believe it: plgl stream --population FILE."""
+    from server.federation import Federation
+    from server.policy_publishing import publish_policy as publish
+
+    path, sha256 = publish(Federation.open(folder), policy)
+    print(json.dumps({"policy": str(path), "sha256": sha256}) if as_json else f"wrote {path}\nSHA-256 {sha256}")
+
+
 @app.command()
 def members(folder: Folder, as_json: Json = False) -> None:
     """List who is enrolled: numbers and dates, no names."""

@@ -22,6 +22,7 @@ from client.flows.rectified import SamplerSettings
 from client.generators.importers.base import Imported
 from client.generators.importers.sampling import Denoised, flow_steps
 from client.generators.importers.unrolling import Shown, shown
+from client.generators.installed import InstalledPacks
 from client.generators.interface import Origin
 from client.generators.manifest import NETWORK, TORCH
 from client.generators.pack import GeneratorPack
@@ -171,13 +172,22 @@ def _of_training(folder: Path, home: Path | None, device: torch.device | None) -
         raise SettingError(f"{folder} is the training of a {course.settings.kind}, no flow; {_STREAM} {folder / PACK}")
     if not (folder / PACK).is_dir():
         raise FolderError(f"{folder} has no pack yet; finish the training with the same command")
-    pack, network = GeneratorPack.open(folder / PACK, home), course.network().requires_grad_(False)
+    pack, network = _once_proven(folder / PACK, home), course.network().requires_grad_(False)
     latents = pack.latents.sample(_COMPARED, torch.Generator().manual_seed(0))
     if pack.latents.dimension != course.dimension or float(
         (pack.generate(latents) - network(latents)).abs().max()
     ) > _ALIKE * (pack.manifest.output.high - pack.manifest.output.low):
         raise FolderError(f"{folder / PACK} was not made of the weights beside it; run the same training again")
     return _made(pack, network, course.recipe, device)
+
+
+def _once_proven(folder: Path, home: Path | None) -> GeneratorPack:
+    """A pack; where it was added too, that one, because its first run in a child process is behind it."""
+    pack, added = GeneratorPack.open(folder, home), InstalledPacks(home)
+    if pack.name in added.names() and added.is_proven(pack.manifest):
+        there = GeneratorPack.open(pack.name, home)
+        return there if there.hash == pack.hash else pack
+    return pack
 
 
 def _made(pack: GeneratorPack, network: nn.Module, recipe: Recipe, device: torch.device | None) -> PackFlow:

@@ -22,6 +22,7 @@ from common.errors import SettingError
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
     from torch import Tensor
 
+    from client.generators.pack import GeneratorPack
     from client.items import Item
     from client.policy.guard import Check
     from client.policy.stream import Stream, StreamSettings
@@ -77,8 +78,8 @@ def stream(
     population: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with a policy of everybody, or a prior to make one of: what is shown before you rated, and "
-            "where learning begins.",
+            help="What everybody likes: a policy that a federation of yours published, or a folder with one or with a "
+            "prior to make it of. It is shown before you rated, and learning begins there.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
@@ -117,9 +118,9 @@ def stream(
     with _session(
         said, (generator, model, prior), profile, context, (store, passphrase_file), as_json, seed, population
     ) as session:
-        everybody = _everybody(said, population, session, settings)
+        crowd = everybody(said, population, session.pack, settings)
         with _learning(settings.most_rounds, quiet=as_json) as tell:
-            learned = learn_policy(session, settings, tell, everybody)
+            learned = learn_policy(session, settings, tell, crowd)
         _tell(said, learned)
         shown = _Shown()
         drawn = Stream(session, learned.policy, level=level, seed=seed)
@@ -176,25 +177,20 @@ def _session(
         yield session
 
 
-def _everybody(
-    said: Console, folder: Path | None, session: Session, settings: StreamSettings
+def everybody(
+    said: Console, place: Path | None, pack: GeneratorPack, settings: StreamSettings | None = None
 ) -> PopulationPolicy | None:
-    """The policy of everybody in a folder, or made of the prior that lies there; tells how private it is."""
-    from client.policy.population import PopulationSettings, of_prior, publish
-    from common.population_policy import PopulationPolicy
-    from common.prior import PopulationPrior
+    """The policy of everybody in a file or folder, or made of the prior that lies there; tells how private it is."""
+    from client.policy.population import PopulationSettings
+    from client.policy.published import open_population
+    from client.policy.stream import StreamSettings
 
-    if folder is None:
+    if place is None:
         return None
-    if (folder / "prior.json").exists():
-        prior = PopulationPrior.load(folder, pack=session.pack.hash)
-        how = PopulationSettings(learn=settings.learn)
-        with _learning(settings.learn.rounds, quiet=said.quiet, what="making everybody's policy") as tell:
-            policy = of_prior(session.pack, prior, how, tell).policy
-        found = publish(policy, session.pack, prior.privacy, prior.rounds)
-    else:
-        found = PopulationPolicy.load(folder, pack=session.pack.hash)
-    said.print(f"begins with what everybody likes: {found.privacy}", soft_wrap=True, highlight=False, markup=False)
+    how = PopulationSettings(learn=(settings or StreamSettings()).learn)
+    with _learning(how.learn.rounds, quiet=said.quiet, what="making everybody's policy") as tell:
+        found, about = open_population(place, pack, how, tell)
+    said.print(f"begins with what everybody likes: {about}", soft_wrap=True, highlight=False, markup=False)
     return found
 
 

@@ -256,7 +256,13 @@ def learn(
     return training.run(tell, lambda: keeping.save(session, training, mark))
 
 
-def more(session: Session, count: int, level: float, settings: StreamSettings | None = None) -> list[Item]:
+def more(
+    session: Session,
+    count: int,
+    level: float,
+    settings: StreamSettings | None = None,
+    population: PopulationPolicy | None = None,
+) -> list[Item]:
     """So many more items for a wall, from the session's policy; learns it first where it is not kept for these answers.
 
     A session without a store has nowhere to keep a policy: hold on to a `Stream` instead.
@@ -266,14 +272,17 @@ def more(session: Session, count: int, level: float, settings: StreamSettings | 
         count: how many, from 1 to 200.
         level: from 0 (safe) to 1 (surprising).
         settings: how a policy is learned.
+        population: what everybody likes: the items of somebody who answered little or nothing, and where learning
+            begins; see `learn`.
 
     Raises:
         SettingError: count or level out of range, or too few answers; see `prepare`.
+        PriorError: the population policy is for another generator.
     """
     if not 1 <= count <= 200:
         raise SettingError(f"count={count} must lie between 1 and 200")
     check_level(level)
-    learned = learn(session, settings or StreamSettings())
+    learned = learn(session, settings or StreamSettings(), population=population)
     return Stream(session, learned.policy, level=level).items(count)
 
 

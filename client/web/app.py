@@ -22,6 +22,7 @@ from client.web.deck import Deck
 from client.web.guard import Guard
 from client.web.pictures import SIZES
 from common.errors import ItemError, NoMembership, PlglError, SettingError
+from common.population_policy import PopulationPolicy
 
 STATIC = Path(__file__).parent / "static"
 
@@ -53,6 +54,7 @@ def create_app(
     mode: str = "pair",
     size: int = SIZES["big"],
     memberships: Path | None = None,
+    population: PopulationPolicy | None = None,
 ) -> FastAPI:
     """The rating page for a session.
 
@@ -67,11 +69,13 @@ def create_app(
         mode: how to ask first.
         size: pixels of a picture, at most.
         memberships: folder of the memberships in federations; None for the usual one.
+        population: everybody's policy: what a newcomer's wall shows, and where learning of the endless wall begins.
 
     Raises:
         SettingError: there is no such mode.
+        PriorError: the population policy is for another generator.
     """
-    deck = Deck(session, mode=mode, size=size)
+    deck = Deck(session, mode=mode, size=size, population=population)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -46,8 +46,7 @@ def sound(deck: Table, file: str) -> Response:
 def wall(deck: Table) -> HTMLResponse:
     """What was made for this person; made now where there is none and something is known."""
     with deck.lock:
-        known = bool(deck.session.history) or deck.session.prior is not None
-        made = deck.wall or (deck.make_wall(SURPRISE) if known else None)
+        made = deck.wall or (deck.make_wall(SURPRISE) if deck.known else None)
         return HTMLResponse(views.page(deck, "wall.html", "/wall", **views.wall(deck, made)))
 
 
@@ -55,7 +54,7 @@ def wall(deck: Table) -> HTMLResponse:
 def make_wall(deck: Table, surprise: Surprise) -> RedirectResponse:
     """Make the wall again."""
     with deck.lock:
-        if deck.session.history or deck.session.prior is not None:
+        if deck.known:
             deck.make_wall(surprise)
     return RedirectResponse("/wall", 303)
 
@@ -69,7 +68,7 @@ def more_wall(deck: Table) -> RedirectResponse:
 def _more(deck: Deck) -> bool:
     """Whether there was more; why there cannot be any is told on the next page."""
     with deck.lock:
-        if not deck.session.history:
+        if not deck.session.history and deck.endless.population is None:
             return False
         added = deck.more_wall()
         if not added and deck.endless.trouble is not None:

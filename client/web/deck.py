@@ -26,6 +26,7 @@ from client.web.modes import MODES, Mode, asked_as, mode_named, rating
 from client.web.pictures import SIZES, Pictures, tag
 from client.web.question import Answered, Question
 from common.errors import ItemError, PlglError
+from common.population_policy import PopulationPolicy
 
 AHEAD = 2  # questions kept ready
 STALE = 8  # answers after which a spare question is replaced
@@ -46,13 +47,13 @@ class Wall:
 
     Attributes:
         items: best first.
-        chances: that they like each, 0 to 1.
+        chances: that they like each, 0 to 1; None where nobody knows.
         surprise: 0 for the safest, 1 for the most varied.
         answers: ratings it was made from.
     """
 
     items: tuple[Item, ...]
-    chances: tuple[float, ...]
+    chances: tuple[float | None, ...]
     surprise: float
     answers: int
 
@@ -70,11 +71,22 @@ class Deck:
         forgotten: whether everything was deleted.
     """
 
-    def __init__(self, session: Session, *, mode: str = "pair", size: int = SIZES["big"]) -> None:
-        """Start asking, with pictures of at most ``size`` pixels; `close` ends the worker."""
+    def __init__(
+        self,
+        session: Session,
+        *,
+        mode: str = "pair",
+        size: int = SIZES["big"],
+        population: PopulationPolicy | None = None,
+    ) -> None:
+        """Start asking, with pictures of at most ``size`` pixels; `close` ends the worker.
+
+        Raises:
+            PriorError: the population policy is for another generator.
+        """
         self.session, self.pictures = session, Pictures(session.pack, size)
         self.lock = threading.RLock()
-        self.endless = Endless(session, self.lock)
+        self.endless = Endless(session, self.lock, population=population)
         self.noticing, self.forgotten = False, False
         self.wall: Wall | None = None
         self._changed = threading.Condition(self.lock)
@@ -313,19 +325,35 @@ class Deck:
             self.session.use(profile=profile, context=context)
             self._clear()
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to make a wall from: answers, or what the crowd likes."""
+        with self.lock:
+            crowd = self.session.prior is not None or self.endless.population is not None
+            return crowd or bool(self.session.history)
+
     def make_wall(self, surprise: float) -> Wall:
-        """Make a wall of what the person will love.
+        """Make a wall of what the person will love; of what everybody's policy draws before the first answer.
 
         Raises:
             SettingError: surprise is outside 0 to 1.
         """
         with self.lock:
-            items = self.session.recommend(WALL, surprise=surprise)
-            means = self.session.predict(items)[0].sigmoid().tolist()
+            newcomer = not self.session.history and self.endless.population is not None
+            items = self.endless.items(WALL, surprise) if newcomer else self.session.recommend(WALL, surprise=surprise)
             self.wall = Wall(
-                items=tuple(items), chances=tuple(means), surprise=surprise, answers=len(self.session.history)
+                items=tuple(items),
+                chances=self._chances(items),
+                surprise=surprise,
+                answers=len(self.session.history),
             )
             return self.wall
+
+    def _chances(self, items: Sequence[Item]) -> tuple[float | None, ...]:
+        """How likely the person is to like items; nobody knows of somebody unknown without a prior."""
+        if not self.session.history and self.session.prior is None:
+            return (None,) * len(items)
+        return tuple(self.session.predict(items)[0].sigmoid().tolist())
 
     def more_wall(self) -> bool:
         """Add items of the endless stream to the wall, at its level.
@@ -341,9 +369,9 @@ class Deck:
             items = self.endless.items(MORE, made.surprise)
             if not items:
                 return False
-            means = self.session.predict(items)[0].sigmoid().tolist()
             kept = max(0, LONGEST - len(items))
-            self.wall = replace(made, items=(*made.items[-kept:], *items), chances=(*made.chances[-kept:], *means))
+            chances = (*made.chances[-kept:], *self._chances(items))
+            self.wall = replace(made, items=(*made.items[-kept:], *items), chances=chances)
             return True
 
     def forget(self) -> None:

@@ -14,10 +14,12 @@ from client.items import Item
 from client.policy import keeping
 from client.policy.flow import LatentPolicy
 from client.policy.guard import Check
-from client.policy.stream import Stream, StreamSettings, fingerprint, prepare
+from client.policy.population import policy_of
+from client.policy.stream import FEWEST, Stream, StreamSettings, fingerprint, prepare
 from client.policy.training import Training
 from client.session import Session
 from common.errors import PlglError
+from common.population_policy import PopulationPolicy
 
 log = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds to wait for the thread at the end
@@ -45,12 +47,26 @@ class Endless:
 
     Attributes:
         settings: how it is learned.
+        population: everybody's policy: the stream while there are too few answers, and what learning begins with;
+            None for none.
         trouble: why it could not be learned; None where it could.
     """
 
-    def __init__(self, session: Session, lock: threading.RLock, settings: StreamSettings | None = None) -> None:
-        """Stream for a session that is used under ``lock``."""
-        self.settings = settings or StreamSettings()
+    def __init__(
+        self,
+        session: Session,
+        lock: threading.RLock,
+        settings: StreamSettings | None = None,
+        population: PopulationPolicy | None = None,
+    ) -> None:
+        """Stream for a session that is used under ``lock``.
+
+        Raises:
+            PriorError: the population policy is for another generator.
+        """
+        self.settings, self.population = settings or StreamSettings(), population
+        if population is not None:
+            policy_of(population, session.pack)
         self.trouble: PlglError | None = None
         self._session, self._lock = session, lock
         self._mark = ""
@@ -67,7 +83,7 @@ class Endless:
     def ready(self) -> bool:
         """Whether there is a policy for what the person has said; begins to learn one where there is none."""
         with self._lock:
-            mark = fingerprint(self._session, self.settings)
+            mark = fingerprint(self._session, self.settings, self.population)
             if mark != self._mark:
                 self._begin(mark)
             return self._policy is not None
@@ -94,6 +110,9 @@ class Endless:
     def _begin(self, mark: str) -> None:
         """Take up the policy that is kept, or learn one in a thread."""
         self._mark, self._policy, self.trouble, self._progress = mark, None, None, None
+        if self.population is not None and len(self._session.lesson()[0]) < FEWEST:
+            self._policy = policy_of(self.population, self._session.pack).requires_grad_(False)
+            return
         kept = keeping.load(self._session)
         if kept is not None and kept.fingerprint == mark and kept.finished:
             self._policy = kept.policy
@@ -106,7 +125,7 @@ class Endless:
         try:
             with self._lock:
                 self._check(mark)
-                training = prepare(self._session, self.settings)
+                training = prepare(self._session, self.settings, self.population)
             training.run(lambda check: self._tell(check, mark))
             self._finish(training, mark)
         except _Stopped:
@@ -134,6 +153,8 @@ class Endless:
     def _finish(self, training: Training, mark: str) -> None:
         with self._lock:
             self._check(mark)
-            if fingerprint(self._session, self.settings) == mark:  # else it is somebody else's turn by now
+            if (
+                fingerprint(self._session, self.settings, self.population) == mark
+            ):  # else it is somebody else's turn by now
                 keeping.save(self._session, training, mark)
             self._policy, self._progress = training.learner.policy.requires_grad_(False), None

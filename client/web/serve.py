@@ -23,6 +23,7 @@ from client.web.app import create_app
 from client.web.deck import Deck
 from client.web.guard import new_token
 from common.errors import SettingError, StorageError
+from common.population_policy import PopulationPolicy
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _LONGEST_PATH = 100  # bytes a Unix socket's path may have on every system
@@ -54,6 +55,7 @@ def serve(
     open_browser: bool = True,
     console: Console | None = None,
     mode: str = "pair",
+    population: PopulationPolicy | None = None,
 ) -> None:
     """Serve the page until Ctrl+C; the session stays open.
 
@@ -68,6 +70,7 @@ def serve(
         open_browser: open the page; not with a socket.
         console: where the address is printed.
         mode: how to ask first.
+        population: everybody's policy, see `create_app`.
 
     Raises:
         SettingError: the host is not loopback, the port is in use or not allowed, the socket's path cannot be used.
@@ -76,7 +79,7 @@ def serve(
     console, token = console or Console(), new_token()
     with _bound(host, port, socket) as listener:
         if socket is not None:
-            app = create_app(session, token=token, any_port=True, mode=mode)
+            app = create_app(session, token=token, any_port=True, mode=mode, population=population)
             _print(
                 console,
                 f"The page listens on {socket}; forward a port to it and open http://localhost:PORT/?token={token}",
@@ -85,7 +88,7 @@ def serve(
             return
         number = listener.getsockname()[1]
         names = [f"{name}:{number}" for name in ("127.0.0.1", "localhost", "[::1]")]
-        app = create_app(session, token=token, hosts=names, mode=mode)
+        app = create_app(session, token=token, hosts=names, mode=mode, population=population)
         address = f"http://{'[::1]' if host == '::1' else host}:{number}/?token={token}"
         _print(console, f"Rate here: {address}\nStop with Ctrl+C.")
         with _opener(address) if open_browser else contextlib.nullcontext() as opener:

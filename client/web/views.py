@@ -158,7 +158,7 @@ def _said(last: Answered) -> str:
     return words.get(answer) or f"{action.label} was the {'worst' if mode.name == 'worst' else 'best'}."
 
 
-def tiles(deck: Deck, items: Sequence[Item], chances: Sequence[float] | None = None) -> list[dict[str, Any]]:
+def tiles(deck: Deck, items: Sequence[Item], chances: Sequence[float | None] | None = None) -> list[dict[str, Any]]:
     """Items of a wall."""
     favourites = {item.id for item in deck.session.favourites}
     guesses = chances if chances is not None else [None] * len(items)
@@ -183,7 +183,8 @@ def wall(deck: Deck, made: Wall | None) -> dict[str, Any]:
         "surprise": SURPRISE if made is None else made.surprise,
         "newer": 0 if made is None else answers - made.answers,
         "learning": deck.endless.progress,
-        "crowd": deck.session.prior is not None and answers == 0,
+        "crowd": deck.known and answers == 0,
+        "goes_on": answers > 0 or deck.endless.population is not None,
     }
 
 

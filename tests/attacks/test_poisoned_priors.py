@@ -187,7 +187,7 @@ def no_fit_check(patch: Patch) -> None:
 
 
 def no_statement_check(patch: Patch) -> None:
-    patch.setattr(common.release, "_check_statement", nothing)
+    patch.setattr(common.release, "check_statement", nothing)
 
 
 def no_memory(patch: Patch) -> None:

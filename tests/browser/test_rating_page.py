@@ -16,12 +16,16 @@ from PIL import Image
 
 from client.generators.pack import GeneratorPack
 from client.journal import MemoryJournal
+from client.policy.flow import FlowSettings, LatentPolicy
+from client.policy.population import publish
 from client.ratings import ANSWERS, Glance, Kind
 from client.session import Session
 from client.web.app import create_app
 from client.web.deck import Deck
 from client.web.guard import new_token
 from client.web.serve import _opener
+from common.population_policy import PopulationPolicy
+from common.privacy.statement import PrivacyStatement
 
 PAGES = ("/", "/wall", "/favourites", "/history", "/map", "/settings", "/help")
 
@@ -29,10 +33,17 @@ PAGES = ("/", "/wall", "/favourites", "/history", "/map", "/settings", "/help")
 class Desk:
     """A session that is served, with the windows that are open on it."""
 
-    def __init__(self, browser: Any, session: Session, listener: socket.socket, size: int) -> None:
+    def __init__(
+        self,
+        browser: Any,
+        session: Session,
+        listener: socket.socket,
+        size: int,
+        population: PopulationPolicy | None = None,
+    ) -> None:
         self.browser, self.session, self.token = browser, session, new_token()
         self.host = f"127.0.0.1:{listener.getsockname()[1]}"
-        self.app = create_app(session, token=self.token, hosts={self.host}, size=size)
+        self.app = create_app(session, token=self.token, hosts={self.host}, size=size, population=population)
         self.deck: Deck = self.app.state.deck
         self.server = uvicorn.Server(
             uvicorn.Config(self.app, log_level="error", ws="none", timeout_graceful_shutdown=1)
@@ -129,6 +140,29 @@ def desk(browser: Any, pack: GeneratorPack) -> Iterator[Desk]:
         desk = Desk(browser, session, listener, size=96)
         yield desk
         desk.close()
+
+
+@pytest.fixture
+def crowded(browser: Any, pack: GeneratorPack) -> Iterator[Desk]:
+    """A newcomer's page with a policy of everybody, who all draw what the generator draws."""
+    policy = LatentPolicy(FlowSettings(dimension=pack.latents.dimension, couplings=2, width=4))
+    everybody = publish(policy, pack, PrivacyStatement.public(), 0)
+    with Session(pack, MemoryJournal(), seed=0) as session, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        desk = Desk(browser, session, listener, size=96, population=everybody)
+        yield desk
+        desk.close()
+
+
+def test_a_newcomer_sees_what_everybody_likes_and_more_of_it_before_any_answer(crowded: Desk) -> None:
+    window = crowded.open()
+    window.page.click("nav >> text=For you")
+    assert "Suggestions from the crowd" in window.page.inner_text("h1")
+    assert window.page.locator(".tile").count() == 12
+    window.page.click("text=More, without end")
+    window.page.wait_for_function("document.querySelectorAll('.tile').length === 24")
+    assert crowded.session.history == []
+    window.well_behaved()
 
 
 def answers(desk: Desk) -> list[str]:

@@ -336,3 +336,15 @@ def test_a_wall_that_cannot_go_on_says_why(visitor: Visitor) -> None:
     visitor.send("/wall/more")
     visitor.deck.endless.wait(60)
     assert "1 answer is too few for a stream" in visitor.send("/wall/more")
+
+
+def test_a_newcomers_wall_shows_what_everybody_likes_and_goes_on(crowded_page: tuple[FastAPI, str]) -> None:
+    newcomer = Visitor(*crowded_page)
+    wall = newcomer.see("/wall")
+    assert "Suggestions from the crowd" in wall
+    assert "You have not rated anything yet" in wall
+    assert wall.count('class="tile') == 12
+    assert " %" not in re.sub(r"<style.*?</style>", "", wall)
+    assert newcomer.send("/wall/more").count('class="tile') == 24
+    assert newcomer.send("/wall", surprise="1").count('class="tile') == 12
+    newcomer.browser.close()

@@ -9,12 +9,14 @@ import torch
 from client.generators.pack import GeneratorPack
 from client.journal import MemoryJournal
 from client.policy.learner import LearnSettings
-from client.policy.stream import StreamSettings
+from client.policy.population import policy_of
+from client.policy.stream import StreamSettings, more
 from client.ratings import Like
 from client.session import Session
 from client.web.deck import LONGEST, MORE, Deck
 from client.web.endless import Endless
-from common.errors import SettingError
+from common.errors import PriorError, SettingError
+from common.population_policy import PopulationPolicy
 
 QUICK = StreamSettings(
     couplings=2, width=4, members=0, held_out=0.0, learn=LearnSettings(rounds=2, steps=2, batch=16, groups=4)
@@ -92,3 +94,46 @@ def test_closing_ends_learning(pack: GeneratorPack) -> None:
     endless.wait(10)
     assert endless._thread is not None
     assert not endless._thread.is_alive()
+
+
+def test_a_newcomers_wall_is_everybodys_policy_at_once_and_is_learned_on_from(
+    deck_on: Callable[..., Deck], everybody: PopulationPolicy
+) -> None:
+    deck = deck_on(population=everybody)
+    deck.endless.settings = QUICK
+    assert deck.endless.ready()
+    assert deck.endless.progress is None  # nothing was learned
+    with deck.lock:
+        made = deck.make_wall(0.0)
+        assert deck.more_wall()
+        assert deck.wall is not None
+        assert deck.wall.items[: len(made.items)] == made.items
+        assert deck.wall.chances == (None,) * len(deck.wall.items)  # nobody knows that of somebody unknown
+        first = torch.stack([item.features[0] for item in deck.wall.items])
+        law = deck.session.lens(deck.session.pack.latents.sample(500, torch.Generator().manual_seed(1))).features[:, 0]
+        assert float(first.mean()) > float(law.mean()) + 2 * float(law.std()) / len(first) ** 0.5
+        rate(deck.session, 10)
+    assert not deck.endless.ready()
+    deck.endless.wait(60)
+    assert deck.endless.trouble is None
+    assert deck.endless.ready()
+    begun = policy_of(everybody, deck.session.pack).state_dict()
+    learned = deck.endless._policy
+    assert learned is not None
+    shapes = {name: value.shape for name, value in learned.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in begun.items()}  # of its size, not of the settings'
+    assert not all(torch.equal(value, begun[name]) for name, value in learned.state_dict().items())
+
+
+def test_a_policy_of_another_generator_is_refused_at_once(
+    deck_on: Callable[..., Deck], everybody: PopulationPolicy
+) -> None:
+    with pytest.raises(PriorError, match="draws for pack bbbb"):
+        deck_on(population=replace(everybody, pack="b" * 64))
+
+
+def test_more_of_a_session_takes_everybodys_policy_too(pack: GeneratorPack, everybody: PopulationPolicy) -> None:
+    session = Session(pack, MemoryJournal(), seed=0)
+    with pytest.raises(SettingError, match="0 answers are too few for a stream"):
+        more(session, 3, 0.3, QUICK)
+    assert len(more(session, 3, 0.3, QUICK, everybody)) == 3
