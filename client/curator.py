@@ -1,7 +1,8 @@
 """What one person sees next: candidates near what they like and all over the space, and a choice among them.
 
 Candidates are half samples of the space (a fixed pool, scored in full) and half mixtures around the best found so far,
-``z = sqrt(d) (a v + sqrt(1 - a^2) x)``, which keep the norm. ``client.propose`` chooses among them.
+``z = sqrt(d) (a v + sqrt(1 - a^2) x)``, which keep the norm. ``client.propose`` chooses among them. Questions about the
+best alone say little of all the rest, so that every other comparison is between the best of a few items drawn anywhere.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ JOINTLY = 200  # candidates of a batch: drawing their scores jointly costs the c
 PLACES = 5  # best places that candidates are mixed around
 NEAREST, FARTHEST = 0.97, 0.3  # cosines of mixtures to their place
 FIRST_LOOKS = 1  # questions that are spread out, when nothing at all is known; five are worse, up to ten answers
+ROAMING = 6  # answers from when on every other comparison is among a few typical items drawn anywhere
+ANYWHERE = 24  # of those; with 40 answers a stream gains 4 to 11 points of percentile, walls nothing to 4
 STREAK = 3  # "neither" in a row that moves the search elsewhere
 EXPLOIT = 0.7
 LEADING = 8  # features that an extreme picture shows in most
@@ -106,7 +109,10 @@ class Curator:
         if not crowd and len(history) < FIRST_LOOKS:
             return self._spread(n, history, seen, generator)
         with torch.no_grad():
-            candidates = self._candidates(taste, history, seen, generator)
+            if n > 1 and not batch and _roams(history):
+                candidates = self._anywhere(max(n, ANYWHERE), seen, generator)
+            else:
+                candidates = self._candidates(taste, history, seen, generator)
             if batch:
                 candidates = candidates[torch.randperm(len(candidates), generator=generator)[: max(JOINTLY, 4 * n)]]
             beliefs = taste.over(candidates)
@@ -213,9 +219,19 @@ class Curator:
         found = Points.join([self.pool[rows], fresh, self._at_once(taste, seen)])
         return found[self.extremeness(found) <= 1]
 
+    def _anywhere(self, count: int, seen: Points, generator: torch.Generator) -> Points:
+        """Typical items that were not shown yet, of those that are drawn already where there are enough of them."""
+        left = self._unseen(seen)
+        source = left if len(left) >= count else self.pool
+        return source[torch.randperm(len(source), generator=generator)[:count]]
+
+    def _unseen(self, seen: Points) -> Points:
+        """What is drawn already and was not shown yet; may be none."""
+        return self._prepared[~torch.isin(_numbers(self._prepared.latents), _numbers(seen.latents))]
+
     def _at_once(self, taste: Taste, seen: Points) -> Points:
         """The best of what is drawn already and was not shown yet; may be none."""
-        left = self._prepared[~torch.isin(_numbers(self._prepared.latents), _numbers(seen.latents))]
+        left = self._unseen(seen)
         return left if len(left) <= PREPARED else left[taste.score(left).topk(PREPARED).indices]
 
     def _elsewhere(self, scores: Tensor, history: Sequence[Rated], seen: Points) -> Tensor:
@@ -264,6 +280,11 @@ def _numbers(latents: Tensor) -> Tensor:
 
 def _items(history: Sequence[Rated]) -> list[int]:
     return sorted({item for rated in history for item in rated.rating.row[2]})
+
+
+def _roams(history: Sequence[Rated]) -> bool:
+    """Whether the next comparison is to be about items anywhere."""
+    return len(history) >= ROAMING and len(history) % 2 == 1 and _streak(history) < STREAK
 
 
 def _streak(history: Sequence[Rated]) -> int:

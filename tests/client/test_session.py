@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.classifiers import MODELS
-from client.curator import trust_angle
+from client.curator import ROAMING, trust_angle
 from client.generators.pack import GeneratorPack
 from client.items import Item
 from client.journal import Event, MemoryJournal
@@ -78,6 +78,21 @@ def test_twenty_pairs_find_what_is_loved() -> None:
         return float(torch.nn.functional.pdist(torch.stack([item.latent for item in items])).mean())
 
     assert spread(varied) > 1.5 * spread(session.recommend(8))
+
+
+def test_every_other_comparison_roams_once_there_is_a_guess() -> None:
+    """Questions near the best are about better items than the ones between them, which come from anywhere."""
+    session, near, anywhere = open_session(), [], []
+    for asked in range(ROAMING + 12):
+        a, b = session.propose(2)
+        with torch.no_grad():
+            scores = session.taste.score(session._curator.pool)
+            place = float((session.predict([a, b])[0].mean() - scores.mean()) / scores.std())
+        if asked >= ROAMING:
+            (anywhere if asked % 2 else near).append(place)
+        session.rate(Choice(a, b, "a" if likes(a) > likes(b) else "b"))
+    assert sum(near) / 6 > sum(anywhere) / 6 + 0.5
+    assert max(anywhere) < max(near)
 
 
 def test_a_person_who_answers_at_random_is_not_understood() -> None:
