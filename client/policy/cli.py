@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +50,13 @@ def stream(
     count: Annotated[int, typer.Option(help="Items to show; 0 goes on until you stop it.", rich_help_panel=_SHOW)] = 0,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder to write pictures to instead of drawing.", rich_help_panel=_SHOW)
+    ] = None,
+    sounds: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write WAV files to, with a sheet of their spectra; for a generator of sounds.",
+            rich_help_panel=_SHOW,
+        ),
     ] = None,
     before_after: Annotated[
         Path | None,
@@ -111,6 +119,7 @@ def stream(
         raise SettingError(f"count={count} must be >= 0; 0 goes on until you stop it")
     if not count and (as_json or not sys.stdin.isatty()):
         raise SettingError("nobody is here to stop it; give --count, such as --count 24")
+    folder = _files(generator, pictures, sounds, before_after)
     settings = StreamSettings(
         learner=learner, held_out=held_out, learn=LearnSettings(rounds=rounds, batch=batch), seed=seed or 0
     )
@@ -126,8 +135,26 @@ def stream(
         drawn = Stream(session, learned.policy, level=level, seed=seed)
         if before_after is not None:
             shown.files += _before_after(session, learned, level, before_after)
-        _show(session, drawn, count, pictures, as_json, shown)
+        _show(session, drawn, count, folder, as_json, shown)
         _report(said, learned, shown, drawn, as_json)
+
+
+def _files(generator: str, pictures: Path | None, sounds: Path | None, before_after: Path | None) -> Path | None:
+    """Where files go; what makes no sense for a generator's medium is refused before anything is learned."""
+    from client.rate_cli import rateable
+
+    pack = rateable(generator)
+    heard = pack.manifest.output.kind == "audio"
+    if sounds is not None and not heard:
+        raise SettingError(f"{pack.name} makes pictures, which have no sound; use --pictures {sounds}")
+    if pictures is not None and heard:
+        raise SettingError(f"{pack.name} makes sounds; use --sounds {pictures}")
+    if before_after is not None and heard:
+        raise SettingError(
+            f"{pack.name} makes sounds, and a contact sheet shows pictures; leave --before-after out, and compare "
+            "levels by ear with --sounds, such as --level 0 and --level 1"
+        )
+    return sounds if heard else pictures
 
 
 @dataclass
@@ -233,6 +260,8 @@ def _show(session: Session, drawn: Stream, count: int, pictures: Path | None, as
     from client.terminal_display import Frame
     from client.terminal_keys import Keyboard, Script
 
+    if session.pack.manifest.output.kind == "audio" and count and pictures is None and not as_json:
+        print("a terminal plays no sound; write them to files with: --sounds FOLDER")
     with contextlib.ExitStack() as opened:
         alone = count > 0 or not sys.stdin.isatty()
         keys: Keys = Script(io.StringIO()) if alone else opened.enter_context(Keyboard())
@@ -243,27 +272,29 @@ def _show(session: Session, drawn: Stream, count: int, pictures: Path | None, as
             items = _items(session, drawn.latents(wanted), shown.items)
             shown.seconds += time.perf_counter() - started
             shown.items += wanted
-            display.show(
-                Frame(
-                    kind="stream",
-                    title=f"Your stream, from safe (0) to surprising (1) at {drawn.level:g}",
-                    items=items,
-                    captions=[str(item.id + 1) for item in items],
-                    across=_ACROSS,
-                    status=f"{shown.items} items, {shown.items / max(shown.seconds, 1e-9):.0f} a second",
-                    keys="" if alone else "any key: more   q: stop",
-                )
+            frame = Frame(
+                kind="stream",
+                title=f"Your stream, from safe (0) to surprising (1) at {drawn.level:g}",
+                items=items,
+                captions=[str(item.id + 1) for item in items],
+                across=_ACROSS,
+                status=f"{shown.items} items, {shown.items / max(shown.seconds, 1e-9):.0f} a second",
+                keys="" if alone else "any key: more   q: stop",
             )
-            if not alone and not _goes_on(keys):
+            display.show(frame)
+            if not alone and not _goes_on(keys, partial(display.show, frame)):
                 break
         shown.files += getattr(display, "written", [])
 
 
-def _goes_on(keys: Keys) -> bool:
+def _goes_on(keys: Keys, again: Callable[[], None]) -> bool:
+    """Whether the person wants more; a window of another size shows the same items ``again``."""
     from client.terminal_keys import REDRAW
 
     key = keys.read()
     while key in ("", REDRAW):
+        if key == REDRAW:
+            again()
         key = keys.read()
     return key not in (None, "q", "escape")
 
@@ -322,7 +353,8 @@ def _report(said: Console, learned: Learned, shown: _Shown, drawn: Stream, as_js
             "items": shown.items,
             "items_per_second": pace,
             "latents_per_second": alone,
-            "pictures": [str(path) for path in shown.files],
+            "pictures": [str(path) for path in shown.files if path.suffix != ".wav"],
+            "sounds": [str(path) for path in shown.files if path.suffix == ".wav"],
         }
         print(json.dumps(about))
         return

@@ -1,13 +1,10 @@
-import codecs
 import io
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -21,14 +18,13 @@ from client.terminal_keys import REDRAW, Keyboard, Script, key_name
 from client.web.modes import COMMANDS
 from client.web.modes import MODES as PAGE_MODES
 from common.errors import SettingError
+from tests.client.in_terminal import Terminal
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals here", allow_module_level=True)
 
 import pty
-import select
 import termios
-import time
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "terminal-session.txt"
@@ -401,81 +397,11 @@ def test_a_session_says_word_for_word_what_is_kept(tmp_path: Path, monkeypatch: 
 
 # -- as a person would, in a real terminal
 
-PROGRAM = """
-import fcntl, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from importlib.metadata import EntryPoint
-from common.cli import GROUP, run
-sys.exit(run(sys.argv[1:], [EntryPoint("rate", "client.rate_cli:app", GROUP)]))
-"""
-
-
-class Terminal:
-    """A program in a terminal of its own."""
-
-    def __init__(self, *arguments: str, home: Path, environment: dict[str, str] | None = None) -> None:
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 80))
-        self.before = termios.tcgetattr(theirs)
-        kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
-        told = {
-            "TERM": "xterm-256color", "COLORTERM": "truecolor", "HOME": str(home), "PYTHONPATH": str(ROOT),
-            "PYTHONIOENCODING": "utf-8", "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
-        }  # fmt: skip
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "rate", "--terminal", "--seed", "1", *arguments],
-            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=home,
-            env={**kept, **told, **(environment or {})},
-        )  # fmt: skip
-        self._theirs = theirs
-        self.seen = ""
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._ours)
-        os.close(self._theirs)
-
-    def wait_for(self, text: str, seconds: float = 60) -> None:
-        """Read until ``text`` was shown, after what was waited for before."""
-        start, end = len(self.seen), time.monotonic() + seconds
-        while text not in self.seen[start:]:
-            assert time.monotonic() < end, f"{text!r} was not shown; last: {self.seen[-500:]!r}"
-            self._read()
-
-    def _read(self) -> None:
-        while select.select([self._ours], [], [], 0.1)[0]:
-            self.seen += self._decoder.decode(os.read(self._ours, 65536))
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._ours, keys)
-
-    def resize(self, lines: int, columns: int) -> None:
-        termios.tcsetwinsize(self._theirs, (lines, columns))
-        os.kill(self._process.pid, signal.SIGWINCH)
-
-    def end(self) -> int:
-        """The exit code; the terminal must be as it was."""
-        end = time.monotonic() + 30
-        while (code := self._process.poll()) is None and time.monotonic() < end:
-            self._read()
-        self._read()
-        assert code is not None, f"it did not end; last: {self.seen[-500:]!r}"
-        assert termios.tcgetattr(self._theirs) == self.before
-        return code
-
-    @property
-    def after(self) -> str:
-        """What stays in the window when the program has ended."""
-        return self.seen.rsplit("\x1b[?1049l", 1)[-1]
+RATE = ("rate", "client.rate_cli:app", "--terminal", "--seed", "1")
 
 
 def test_somebody_rates_with_one_hand_and_leaves_a_clean_window(tmp_path: Path) -> None:
-    with Terminal("--in-memory", home=tmp_path) as terminal:
+    with Terminal(*RATE, "--in-memory", home=tmp_path) as terminal:
         terminal.wait_for("no answers yet")
         terminal.press(LEFT)
         terminal.wait_for("1 answer")
@@ -500,7 +426,7 @@ def test_a_newcomer_chooses_a_passphrase_and_ctrl_c_keeps_every_answer(tmp_path:
     from client.store import Store
 
     path = tmp_path / "mine" / "ratings.plgl"
-    with Terminal("--store", str(path), home=tmp_path) as terminal:
+    with Terminal(*RATE, "--store", str(path), home=tmp_path) as terminal:
         terminal.wait_for("Enter alone: keep nothing")
         terminal.press(b"correct horse\n")
         terminal.wait_for("the same again")
@@ -519,7 +445,9 @@ def test_a_newcomer_chooses_a_passphrase_and_ctrl_c_keeps_every_answer(tmp_path:
 
 
 def test_a_terminal_without_colours_gets_files_that_are_removed_at_the_end(tmp_path: Path) -> None:
-    with Terminal("--in-memory", home=tmp_path, environment={"NO_COLOR": "1", "TMPDIR": str(tmp_path)}) as terminal:
+    with Terminal(
+        *RATE, "--in-memory", home=tmp_path, environment={"NO_COLOR": "1", "TMPDIR": str(tmp_path)}
+    ) as terminal:
         terminal.wait_for("no answers yet")
         [folder] = tmp_path.glob("plgl-*")
         assert folder.stat().st_mode & 0o077 == 0

@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import sys
+import wave
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from client.vault import Cost
 from common.cli import GROUP, run
 from common.prior import PopulationPrior
 from common.privacy.statement import PrivacyStatement
+from tests.client.in_terminal import Terminal
+from tests.client.tones import RATE, SAMPLES, tones_pack
 
 ENTRY = [EntryPoint("stream", "client.policy.cli:app", GROUP)]
 QUICK = ("--model", "bayes", "--prior", "none", "--rounds", "2", "--batch", "64", "--held-out", "0")
@@ -75,8 +79,9 @@ def test_items_come_as_pictures_and_the_policy_is_kept(
         (("--count", "1", "--learner", "magic"), "learner='magic' must be one of reparameterised, ppo"),
         (("--count", "1"), "there are no ratings at"),
         (("--count", "1", "--rounds", "0"), "rounds=0 must be >= 1"),
+        (("--count", "1", "--sounds", "x"), "art makes pictures, which have no sound; use --pictures x"),
     ],
-    ids=["level", "count", "endless", "learner", "store", "rounds"],
+    ids=["level", "count", "endless", "learner", "store", "rounds", "sounds"],
 )
 def test_what_cannot_be_streamed_is_told(
     arguments: tuple[str, ...],
@@ -99,9 +104,80 @@ def test_too_few_answers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_any_key_goes_on_and_q_or_the_end_stops() -> None:
-    assert _goes_on(Script(io.StringIO("redraw space")))
-    assert not _goes_on(Script(io.StringIO("q")))
-    assert not _goes_on(Script(io.StringIO("")))
+    drawn: list[str] = []
+
+    def again() -> None:
+        drawn.append("again")
+
+    assert _goes_on(Script(io.StringIO("redraw space")), again)
+    assert drawn == ["again"]
+    assert not _goes_on(Script(io.StringIO("q")), again)
+    assert not _goes_on(Script(io.StringIO("")), again)
+    assert drawn == ["again"]
+
+
+def test_keys_in_a_terminal_bring_more_and_stop_and_leave_a_clean_window(store: Path, tmp_path: Path) -> None:
+    typed = ("stream", "client.policy.cli:app", "--store", str(store), "--seed", "1", *QUICK)
+    with Terminal(*typed, home=tmp_path, environment={"PLGL_PASSPHRASE": "a b c"}) as terminal:
+        terminal.wait_for("12 items")
+        terminal.press(b" ")
+        terminal.wait_for("24 items")
+        terminal.press(b"\x1b[15~")  # a key that means nothing
+        terminal.resize(40, 120)
+        terminal.wait_for("24 items")  # the same again, larger
+        terminal.press(b"q")
+        assert terminal.end() == 0
+        assert terminal.seen.count("\x1b[?1049h") == 1
+        assert "any key: more" in terminal.seen.replace("\xa0", " ")
+        assert "▀" not in terminal.after
+        assert "24 items" in terminal.after
+        assert terminal.seen.rindex("\x1b[?25h") > terminal.seen.rindex("\x1b[?25l")
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A generator of sounds, without a latent map, whose first run in a child process is left out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GeneratorPack, "_is_trusted", lambda *_: True)
+        yield tones_pack(tmp_path_factory.mktemp("packs") / "tones")
+
+
+@pytest.fixture
+def deep(tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Answers of somebody who likes deep tones."""
+    path = tmp_path / "heard.plgl"
+    with (
+        Store.open(path, passphrase="a b c", cost=Cost(passes=1, kib=8, lanes=1)) as opened,
+        Session.open(tones, store=opened, seed=0, model="bayes") as session,
+    ):
+        for row in range(10):
+            latents = session.pack.latents.sample(2, torch.Generator().manual_seed(row))
+            a, b = session.items_at(latents)
+            session.rate(Choice(a, b, "a" if latents[0, 0] < latents[1, 0] else "b"))
+    monkeypatch.setenv("PLGL_PASSPHRASE", "a b c")
+    return path
+
+
+def test_a_stream_of_sounds_is_written_as_wav_files(
+    deep: Path, tones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("--generator", tones, "--store", deep, "--count", 3, "--seed", 1, "--held-out", 0, *QUICK[:6])
+    out = tmp_path / "out"
+    assert plgl(*asked, "--sounds", out, "--level", 0, "--rounds", 8, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [Path(each).name for each in told["sounds"]] == [f"stream-000000-{i}.wav" for i in (1, 2, 3)]
+    assert [Path(each).name for each in told["pictures"]] == ["stream-000000.png"]  # their spectra
+    for each in told["sounds"]:
+        with wave.open(each) as file:
+            assert (file.getframerate(), file.getnframes()) == (RATE, SAMPLES)
+            heard = torch.frombuffer(bytearray(file.readframes(SAMPLES)), dtype=torch.int16)
+        assert float(heard.float().abs().max()) > 1000
+    monkeypatch.setenv("PLGL_PASSPHRASE", "a b c")
+    assert plgl(*asked, "--rounds", 8) == 0
+    assert "a terminal plays no sound; write them to files with: --sounds FOLDER" in capsys.readouterr().out
+    for wrong, why in (("--before-after", "a contact sheet shows pictures"), ("--pictures", f"use --sounds {out}")):
+        assert plgl(*asked, wrong, out) == 2
+        assert why in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture(scope="module")

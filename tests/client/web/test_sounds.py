@@ -2,7 +2,6 @@
 
 import http.client
 import io
-import math
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from client.generators.importers.base import Imported, make
 from client.generators.interface import Output
@@ -25,20 +24,8 @@ from client.web.guard import cookie_name
 from client.web.pictures import Pictures
 from common.errors import SettingError
 from common.latents import LatentSpace
+from tests.client.tones import RATE, SAMPLES, Tones
 from tests.client.web.conftest import TOKEN, served
-
-RATE, SAMPLES = 8000, 2400
-
-
-class Tones(nn.Module):
-    """Two latents to a tone of that pitch, fading at that rate; the third is how bright it is."""
-
-    def forward(self, latent: Tensor) -> Tensor:
-        time = torch.arange(SAMPLES) / RATE
-        phase = 2 * math.pi * 300 * torch.exp(0.4 * latent[:, :1]) * time
-        fade = torch.exp(-4 * torch.sigmoid(latent[:, 1:2]) * time)
-        bright = torch.sigmoid(latent[:, 2:3])
-        return 0.8 * fade * ((1 - bright) * torch.sin(phase) + bright * torch.sin(3 * phase))
 
 
 @pytest.fixture(scope="module")
