@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from simulations.lab.bands import Band, band
+from simulations.lab.grid import Cell
 from simulations.lab.policies.grid import TOY
 
 Rows = Sequence[Mapping[str, Any]]
-HEADSTART = 0.05  # of a percentile that everybody's policy is to lie above the generator, before any answer
+Releases = Sequence[tuple[Cell, Mapping[str, Any]]]
+"""What crowds taught, with the cells."""
+HEADSTART, AIMED_EPSILON = 0.05, 2.0  # how far everybody's policy is to lie above the generator, at which budget
 OVERSHOOT = 1.2  # of the drift limit, at which cheating is to be stopped
 
 
@@ -80,8 +83,6 @@ def aims(streams: Streams) -> list[dict[str, Any]]:
          lambda: streams.ratio("distilled", "policy", "utility"), 0.95, True),
         ({"policy", "distilled"}, "distilled: share of the policy's numbers at most",
          lambda: streams.ratio("distilled", "policy", "parameters"), 0.2, False),
-        ({"federated-eps2", "base"}, "federated-eps2: percentile above the generator at least",
-         lambda: streams.mean("federated-eps2", "percentile") - streams.mean("base", "percentile"), HEADSTART, True),
     ]  # fmt: skip
     have = set(streams.methods)
     found = []
@@ -90,6 +91,29 @@ def aims(streams: Streams) -> list[dict[str, Any]]:
             reached = value()
             met = (reached >= limit) == above
             found.append({"generator": streams.generator, "aim": aim, "reached": reached, "limit": limit, "met": met})
+    return found
+
+
+def aim_of_crowds(releases: Releases) -> list[dict[str, Any]]:
+    """How far the first items of newcomers lie above the generator's own, which are at a half by definition."""
+    found = []
+    for generator in dict.fromkeys(str(cell.axes["generator"]) for cell, _ in releases):
+        gains = gained(releases, generator).get(AIMED_EPSILON)
+        if gains is not None:
+            mean = band(gains).mean
+            aim = f"everybody's policy, epsilon {AIMED_EPSILON:g}: percentile of newcomers above the generator at least"
+            where = {"generator": generator, "aim": aim}
+            found.append({**where, "reached": mean, "limit": HEADSTART, "met": mean >= HEADSTART})
+    return found
+
+
+def gained(releases: Releases, generator: str) -> dict[float, list[list[float]]]:
+    """Percentile of each newcomer less a half, by budget, then repeat."""
+    found: dict[float, list[list[float]]] = {}
+    for cell, values in releases:
+        if cell.axes["generator"] == generator:
+            each = [value - 0.5 for value in values["newcomers"]]
+            found.setdefault(float(str(cell.axes["epsilon"])), []).append(each)
     return found
 
 

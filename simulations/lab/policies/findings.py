@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from common.privacy.statement import PrivacyStatement
-from simulations.lab.bands import Band
+from simulations.lab.bands import Band, band
 from simulations.lab.frames import Frame
+from simulations.lab.grid import Cell as GridCell
 from simulations.lab.lab_report import Cell, Line, Panel, Picture, Plot, Report, Section, Table
-from simulations.lab.policies.aims import Rows, Streams, aim_of_guard, aims
+from simulations.lab.policies.aims import Releases, Rows, Streams, aim_of_crowds, aim_of_guard, aims, gained
+from simulations.lab.policies.crowds import FIRST
 from simulations.lab.policies.grid import FETCHED, METHODS, TOY, PolicyGrid, serves
 from simulations.lab.policies.sheets import slug
-
-if TYPE_CHECKING:
-    from simulations.lab.grid import Cell as GridCell
 
 MEASURES = {
     "utility": "utility",
@@ -33,12 +32,13 @@ _NUMBERS = (*MEASURES, "extreme", "seconds_per_item", "seconds_to_draw", "second
 CHEATED = {"reward": "reward", "held_out": "held-out", "utility": "true utility", "diversity": "diversity",
            "extreme": "extreme"}  # fmt: skip
 _HERO = "policy"
+_RELEASE = ("generator", "epsilon", "repeat")
 
 
 def report(
     grid: PolicyGrid,
     rows: Rows,
-    releases: Sequence[tuple[GridCell, Mapping[str, Any]]],
+    releases: Releases,
     settings: Mapping[str, Any],
     seconds: Mapping[str, float],
     pictures: Mapping[str, Sequence[Picture]],
@@ -55,8 +55,11 @@ def report(
     """
     every = [Streams(generator, rows) for generator in grid.generators]
     hacking = [row for row in rows if row.get("part") == "hacking"]
-    asked = [aim for streams in every for aim in aims(streams)] + aim_of_guard(hacking)
+    asked = [aim for streams in every for aim in aims(streams)]
+    asked += aim_of_crowds(releases) + aim_of_guard(hacking)
     sections = [_section(grid, streams, pictures.get(streams.generator, ())) for streams in every]
+    if releases:
+        sections.append(_crowds(grid, releases))
     if asked:
         sections.append(Section(title="What was aimed at", parts=[_aimed(asked)]))
     if hacking:
@@ -70,7 +73,7 @@ def report(
         "no method heard.",
         sections=sections,
         settings=settings,
-        frames=_frames(every, asked, hacking),
+        frames=_frames(every, releases, asked, hacking),
         statements=_statements(releases),
         limits=_limits(grid),
         seconds=seconds,
@@ -135,9 +138,9 @@ def _table(streams: Streams) -> Table:
     return Table(title=title, columns=columns, rows=rows, hero_rows=heroes)
 
 
-def _shown(value: Band) -> Cell:
-    spread = "" if value.low != value.low else f"{value.low:.2f}–{value.high:.2f}"
-    return Cell(f"{value.mean:.2f}".replace("-", "−"), spread.replace("-", "−"))
+def _shown(value: Band, form: str = ".2f") -> Cell:
+    spread = "" if value.low != value.low else f"{value.low:{form}}–{value.high:{form}}"
+    return Cell(f"{value.mean:{form}}".replace("-", "−"), spread.replace("-", "−"))
 
 
 def _plot(streams: Streams) -> Plot:
@@ -195,6 +198,22 @@ def _kinds(streams: Streams, grid: PolicyGrid) -> Table:
     return Table(title=title, columns=["method", *grid.kinds], rows=rows, folded=True)
 
 
+def _crowds(grid: PolicyGrid, releases: Releases) -> Section:
+    """What everybody's policy is to many who said nothing: those who test are too few to tell."""
+    rows: list[list[Any]] = []
+    for generator in grid.packs:
+        for epsilon, gains in gained(releases, generator).items():
+            better = np.mean([value > 0 for repeat in gains for value in repeat])
+            rows.append([generator, epsilon, _shown(band(gains), ".3f"), f"{better:.0%}"])
+    lead = (
+        f"{grid.newcomers} newcomers of the same population, who neither taught nor test, looked at the first {FIRST} "
+        "items before any answer. The generator's own items lie at the 50th percentile of everybody's taste."
+    )
+    columns = ["generator", "ε", "percentile above the generator, of 1", "newcomers better off"]
+    table = Table(title="First items of newcomers", columns=columns, rows=rows)
+    return Section(title="Everybody's policy", lead=lead, parts=[table])
+
+
 def _aimed(asked: Iterable[Mapping[str, Any]]) -> Table:
     rows = [[aim["aim"], aim["generator"], aim["reached"], aim["limit"], aim["met"]] for aim in asked]
     return Table(title="Aims", columns=["aim", "on", "reached", "limit", "met"], rows=rows)
@@ -249,7 +268,9 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _frames(every: Sequence[Streams], asked: Sequence[dict[str, Any]], hacking: Rows) -> dict[str, Frame]:
+def _frames(
+    every: Sequence[Streams], releases: Releases, asked: Sequence[dict[str, Any]], hacking: Rows
+) -> dict[str, Frame]:
     """The evaluation, a row for each generator and method; and what it is made of."""
     people = [
         {name: value for name, value in row.items() if name != "shown"}
@@ -263,11 +284,19 @@ def _frames(every: Sequence[Streams], asked: Sequence[dict[str, Any]], hacking: 
         "evaluation": Frame.of(table, ("generator", "method")),
         "streams": Frame.of(people, ("generator", "method", "repeat", "person")),
     }
+    if releases:
+        frames["crowds"] = Frame.of([_release(cell, values) for cell, values in releases], _RELEASE)
     if asked:
         frames["aims"] = Frame.of(asked, ("generator", "aim"))
     if rounds:
         frames["cheating"] = Frame.of(rounds, ("repeat", "person", "round"))
     return frames
+
+
+def _release(cell: GridCell, values: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: values[name] for name in ("clipped", "divergence", "seconds")}
+    axes = {name: cell.axes[name] for name in _RELEASE}
+    return {**axes, "newcomers": float(np.mean(values["newcomers"])), **told}
 
 
 def _means(streams: Streams, method: str) -> dict[str, Any]:
@@ -280,7 +309,7 @@ def _means(streams: Streams, method: str) -> dict[str, Any]:
     return found
 
 
-def _statements(releases: Sequence[tuple[GridCell, Mapping[str, Any]]]) -> dict[str, PrivacyStatement]:
+def _statements(releases: Releases) -> dict[str, PrivacyStatement]:
     """The claim for each release, of which all repeats have the same."""
     return {
         f"{cell.axes['generator']}, epsilon {cell.axes['epsilon']:g}": PrivacyStatement.from_json(values["statement"])

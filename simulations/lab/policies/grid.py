@@ -79,6 +79,7 @@ class PolicyGrid:
         own: items of the generator that streams are compared with.
         crowd: people who teach everybody's policy, of the population of the panel; ratings: answers of each of them.
         ratings: see above.
+        newcomers: others who neither teach nor test, and look at the first items of everybody's policy.
         delta: failure probability of each budget.
         hacking: people for whom a learner without a guard is shown cheating, on the first generator that takes latents.
         careless: rounds of that learner.
@@ -101,6 +102,7 @@ class PolicyGrid:
     own: int = 1_000
     crowd: int = 2_000
     ratings: int = 30
+    newcomers: int = 200
     delta: float = 1e-6
     hacking: int = 2
     careless: int = 40
@@ -128,7 +130,7 @@ class PolicyGrid:
     def _check_sizes(self) -> None:
         least = {
             "people": 1, "answers": 8, "picks": 1, "items": 20, "of": 2, "rounds": 1, "law": 100, "own": 20,
-            "crowd": 1, "ratings": 1, "hacking": 0, "careless": 1, "sheets": 0, "repeats": 1,
+            "crowd": 1, "ratings": 1, "newcomers": 2, "hacking": 0, "careless": 1, "sheets": 0, "repeats": 1,
         }  # fmt: skip
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
@@ -143,6 +145,11 @@ class PolicyGrid:
     def methods_of(self, generator: str) -> tuple[str, ...]:
         """Methods that make streams of a generator."""
         return tuple(name for name in self.methods if serves(name, generator))
+
+    @property
+    def others(self) -> int:
+        """Those of the population of a panel who do not test."""
+        return self.crowd + self.newcomers
 
     @property
     def budgets(self) -> tuple[float, ...]:

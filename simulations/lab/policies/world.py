@@ -27,7 +27,7 @@ class World:
 
     Attributes:
         pack: draws; panel: judges; yardstick: measures.
-        panel: see above; its others teach everybody's policies.
+        panel: see above; its others teach everybody's policies, and the last of them only look.
         yardstick: see above.
         own: ``(own, f)`` picture features of the generator's own items, along the yardstick's axes.
         levels: ``(people,)`` where each person's liking starts.
@@ -58,11 +58,11 @@ def world_of(grid: PolicyGrid, folder: str, generator: str, seed: int) -> World:
     pack = GeneratorPack.open(generator)
     draws = torch.Generator().manual_seed(seed)
     reference = pictures(pack, pack.latents.sample(REFERENCE, draws))
-    wanted = pack.latents.sample(grid.people + grid.crowd, draws)
+    wanted = pack.latents.sample(grid.people + grid.others, draws)
     panel = Panel(
         Population(),
         people=grid.people,
-        others=grid.crowd,  # also where nobody teaches, so that those who test are always the same
+        others=grid.others,  # also where nobody teaches, so that those who test are always the same
         seed=seed,
         reference=reference,
         targets=lambda rows: pictures(pack, wanted[rows]),

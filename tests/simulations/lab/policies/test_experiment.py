@@ -22,6 +22,7 @@ TINY = PolicyGrid(
     own=30,
     crowd=100,
     ratings=8,
+    newcomers=40,
     hacking=1,
     careless=3,
     sheets=1,
@@ -76,6 +77,15 @@ def test_everybodys_policy_is_published_with_the_budget_it_was_taught_under(fini
     assert json.loads((finished / "results.json").read_text())["privacy"]["art, epsilon 2"]["epsilon"] == 2.0
 
 
+def test_newcomers_look_at_everybodys_policy_before_any_answer(finished: Path) -> None:
+    (row,) = csv.DictReader((finished / "crowds.csv").read_text().splitlines())
+    assert 0.3 < float(row["newcomers"]) < 1
+    assert float(row["divergence"]) > 0
+    aims = json.loads((finished / "results.json").read_text())["frames"]["aims"]["columns"]
+    assert aims["reached"][0] == pytest.approx(float(row["newcomers"]) - 0.5)
+    assert "40 newcomers of the same population" in (finished / "report.html").read_text()
+
+
 def test_the_cheating_learner_is_watched_round_by_round_and_the_guard_stops_near_its_limit(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     cheating = results["frames"]["cheating"]["columns"]
@@ -83,7 +93,7 @@ def test_the_cheating_learner_is_watched_round_by_round_and_the_guard_stops_near
     assert cheating["reward"][-1] > cheating["reward"][0] + 3
     aims = results["frames"]["aims"]["columns"]
     assert set(aims["generator"]) == {"art"}
-    assert "federated-eps2: percentile above the generator at least" in aims["aim"]
+    assert aims["aim"][0].startswith("everybody's policy, epsilon 2: percentile of newcomers")
     drift = aims["reached"][aims["aim"].index("cheating: drift when stopped, over the limit, at most")]
     assert 0 < drift <= 1.2
 
