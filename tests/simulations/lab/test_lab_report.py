@@ -13,7 +13,7 @@ from common.privacy import accounting
 from common.privacy.settings import PrivacySettings
 from simulations.lab.figures import figure, styles
 from simulations.lab.frames import Frame
-from simulations.lab.lab_report import Cell, Line, Panel, Plot, Report, Section, Table
+from simulations.lab.lab_report import Cell, Line, Panel, Picture, Plot, Report, Section, Table
 from simulations.run_folder import RunFolder
 
 EPSILONS = (0.5, 1.0, math.inf)
@@ -79,6 +79,17 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes(), name
 
 
+def test_a_picture_is_in_the_page_and_beside_it(tmp_path: Path) -> None:
+    shown = Picture(name="sheet", image=Image.new("RGB", (40, 20), "#123456"), alt="a <sheet>")
+    page = written(tmp_path, sections=[Section(title="Part", parts=[shown])])
+    text = page.read_text()
+    assert 'src="data:image/jpeg;base64,' in text
+    assert 'alt="a &lt;sheet&gt;"' in text
+    with Image.open(page.with_name("sheet.png")) as again:
+        assert again.size == (40, 20)
+        assert again.getpixel((0, 0)) == (0x12, 0x34, 0x56)
+
+
 def test_results_are_strict_json_with_everything_in_them() -> None:
     found = json.loads(report().to_json())
     assert found["format"] == "plgl-lab-1"
@@ -124,6 +135,19 @@ def test_names_stand_beside_the_last_panel_and_nothing_leaves_the_figure(panels:
         box = text.get_window_extent()
         assert box.x1 <= width
         assert box.y1 <= height + 1
+
+
+def test_single_points_are_named_beside_them_without_touching() -> None:
+    points = [Line(label=f"method {n}", x=[0.5 if n < 6 else 1.0], y=[0.5 + 0.001 * n], joined=False) for n in range(8)]
+    scatter = Plot(name="a", title="A", x_label="x", x_scale="linear", named=True, panels=[Panel(lines=points)])
+    drawn = figure(scatter, styles([scatter]))
+    drawn.canvas.draw()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    assert sorted(text.get_text() for text in drawn.axes[0].texts) == [f"method {n}" for n in range(8)]
+    assert not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[at + 1 :])
+    inside = drawn.bbox
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    assert not drawn.legends
 
 
 def test_a_panel_without_some_lines_brings_a_legend_for_all() -> None:
