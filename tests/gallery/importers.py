@@ -24,7 +24,7 @@ from rich.table import Table
 
 from client.generators.latent_map import LatentMapSettings
 from tests.gallery import sheet
-from tests.gallery.importing import Made, add, learn_map
+from tests.gallery.importing import NUMBERS, Made, add_once, learn_map
 from tests.gallery.sources import SOURCES, PackOf, Source, Written, train
 
 COLUMNS, SEED = 10, 5
@@ -40,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(said.threads)
     chosen = [each for each in SOURCES if not said.only or each.name in said.only.split(",")]
     written = {each.name: _trained(each, said.out) for each in chosen}
+    home = said.out / HOME
     (said.out / SHEETS).mkdir(exist_ok=True)
     made = [
-        (source, pack, add(source, pack, written[source.name], said.out / HOME, said.out / SHEETS, COLUMNS, SEED))
+        (source, pack, add_once(source, pack, written[source.name], home, said.out / SHEETS, count=COLUMNS, seed=SEED))
         for source in chosen
         for pack in source.packs
     ]
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     console.print(_table(made, written))
     report = {"packs": {pack.name: _about(each, written[source.name]) for source, pack, each in made}}
-    report["maps"] = _maps(chosen, said.out / HOME, said.map_pictures, console)
+    report["maps"] = _maps(chosen, home, said.map_pictures, console)
     (said.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     console.print(f"wrote {said.out / PICTURE}, {said.out / REPORT}")
 
@@ -105,8 +106,7 @@ def _table(made: Sequence[tuple[Source, PackOf, Made]], written: dict[str, Writt
 
 
 def _about(made: Made, written: Written) -> dict[str, Any]:
-    kept = ("command", "error", "against_training", "promises", "milliseconds", "megabytes")
-    return {name: getattr(made, name) for name in kept} | {"trained": written.about}
+    return {name: getattr(made, name) for name in NUMBERS} | {"trained": written.about}
 
 
 def _maps(chosen: Sequence[Source], home: Path, pictures: int, console: Console) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from client.generators.pack import GeneratorPack
@@ -21,6 +23,8 @@ from common.latents import LatentSpace
 from tests.gallery.sources import PackOf, Source, Written
 
 LICENCE = "CC0-1.0"
+NUMBERS = ("command", "error", "against_training", "promises", "milliseconds", "megabytes")
+"""Fields of `Made` that are no pictures."""
 _TIMED = 16
 _REPEATS = 3
 
@@ -100,10 +104,41 @@ def add(source: Source, pack: PackOf, written: Written, home: Path, sheets: Path
     )
 
 
+def add_once(
+    source: Source, pack: PackOf, written: Written, home: Path, sheets: Path, *, count: int, seed: int
+) -> Made:
+    """`add`, unless it was done before with the same settings; then what is kept beside the contact sheet."""
+    kept = sheets / f"{pack.name}.safetensors"
+    wanted = json.dumps(
+        {"options": pack.options, "source": written.about, "count": count, "seed": seed}, sort_keys=True
+    )
+    if (found := _kept(kept, wanted)) is not None:
+        return found
+    made = add(source, pack, written, home, sheets, count, seed)
+    about = {name: getattr(made, name) for name in NUMBERS}
+    notes = {"made": json.dumps(about), "settings": wanted}
+    save_file({"pictures": made.pictures.contiguous()}, kept, notes)
+    return made
+
+
+def _kept(file: Path, wanted: str) -> Made | None:
+    if not file.is_file():
+        return None
+    with safe_open(str(file), "pt") as opened:
+        notes = opened.metadata() or {}
+        pictures = opened.get_tensor("pictures")
+    return Made(**json.loads(notes["made"]), pictures=pictures) if notes.get("settings") == wanted else None
+
+
 def learn_map(pack: PackOf, home: Path, pictures: int) -> dict[str, Any]:
-    """Learn the latent map of a pack; what `plgl generator map --json` says."""
+    """Learn the latent map of a pack, unless it has one; what `plgl generator map --json` says."""
+    kept = home.with_name(f"map-{pack.name}-{pictures}.json")
+    manifest = GeneratorPack.open(pack.name, home).manifest
+    if kept.is_file() and manifest.components:
+        return _json(kept.read_text())
     settings = ("--components", "auto", "--pictures", str(pictures), "--home", str(home))
-    return _json(plgl("generator", "map", pack.name, *settings, "--json"))
+    kept.write_text(plgl("generator", "map", pack.name, *settings, "--json"))
+    return _json(kept.read_text())
 
 
 def latents_of(space: LatentSpace, count: int, seed: int) -> Tensor:

@@ -337,11 +337,22 @@ def _exported(imported: Imported) -> bytes:
     if imported.truncation is not None:
         inputs["truncation"] = torch.tensor([imported.truncation])
     try:
-        return imported.written() if imported.written else export(imported.network, inputs, "media", dynamic)
+        content = imported.written() if imported.written else export(imported.network, inputs, "media", dynamic)
     except Exception as error:  # the exporter raises whatever the network's operations bring about
         cause = error.__cause__ or error  # the exporter's own words are advice to change its code
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise UnreadableModel(f"the network cannot be written as ONNX: {first[:300]}") from error
+    if fixed := [each.name for each in _parsed(content).graph.input if each.name in dynamic and _is_fixed(each)]:
+        raise UnreadableModel(
+            f"the network takes {n} of {fixed[0]} at once and no other number, because its forward makes a number of "
+            "the batch, as len(x) does; write x.shape[0], or -1 in reshape"
+        )
+    return content
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether the first side of an ONNX input is a number."""
+    return bool(value.type.tensor_type.shape.dim[0].dim_value)
 
 
 def _parsed(content: bytes) -> Any:

@@ -105,3 +105,16 @@ def test_an_exported_program_is_not_opened(folder: Path) -> None:
     (folder / "w.pt2").write_bytes(b"PK")
     with pytest.raises(UnreadableModel, match="export it to ONNX"):
         IMPORTER.read(folder / "w.pt2", settings(folder))
+
+
+def test_a_network_that_was_traced_for_one_batch_alone_says_why(tmp_path: Path) -> None:
+    code = CODE.replace("self.start(z)", "self.start(z.reshape(len(z), 6, 1, 1))")
+    assert code != CODE
+    (tmp_path / "net.py").write_text(code)
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    safetensors.torch.save_file(namespace["Net"](width=8).state_dict(), tmp_path / "w.safetensors")
+    imported = IMPORTER.read(tmp_path / "w.safetensors", settings(tmp_path))
+    with pytest.raises(UnreadableModel, match=r"at once and no other number, .* write x.shape\[0\]"):
+        write(imported, tmp_path / "pack", name="toy")
+    assert not (tmp_path / "pack").exists()
