@@ -42,7 +42,7 @@ class DriftSettings:
     samples: int = 64
     distance: float = 1.0
     variety: float = 0.5
-    patience: int = 2
+    patience: int = 3
 
     def __post_init__(self) -> None:
         if self.samples < 16 or self.patience < 1:

@@ -22,7 +22,7 @@ from tests.client.flows.colours import redness
 from tests.client.flows.trained import course, training
 
 ENTRY = [EntryPoint("generator", "client.generators.cli:app", GROUP)]
-QUICK = ("--rounds", "3", "--steps", "6", "--rate", "0.003", "--map-pictures", "0")
+QUICK = ("--rounds", "2", "--steps", "6", "--rate", "0.003", "--batch", "24", "--map-pictures", "0")
 
 
 def plgl(*arguments: object) -> int:
@@ -66,15 +66,17 @@ def test_what_was_rated_is_taught_and_the_new_generator_can_be_rated_and_taught_
 ) -> None:
     home, sheets = tmp_path / "home", tmp_path / "sheets"
     asked = (folder, "--as", "mine", "--by", "pairwise", "--store", folder / "me.plgl", "--home", home, *QUICK)
-    assert plgl(*asked, "--before-after", sheets, "--json") == 0
+    assert plgl(*asked, "--map-pictures", 1000, "--before-after", sheets, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["answers"], told["name"], len(told["checks"])) == (20, "mine", 4)
+    assert (told["answers"], told["name"], len(told["checks"])) == (20, "mine", 3)
     assert told["kept"] > 0
     assert told["checks"][told["kept"]]["held_out"] > 0
     assert {path.name for path in sheets.iterdir()} == {"before.png", "after.png"}
     old, new = GeneratorPack.open(folder / PACK), GeneratorPack.open("mine", home)
     assert new.manifest.origin is not None
     assert (new.hash, new.manifest.origin.sha256) == (told["pack"], old.hash)
+    assert old.components == 0 < new.components == told["components"]  # learned from its own pictures
+    assert new.component_r2[0] > 0.3
     noise = old.latents.sample(200, torch.Generator().manual_seed(77))
     before, after = redness(old.generate(noise)), redness(new.generate(noise))
     assert float((after - before).mean()) > 0.1 * float(before.std())
@@ -125,7 +127,7 @@ def test_a_teaching_goes_on_where_it_was_stopped(
     with monkeypatch.context() as during:
         during.setattr("client.flows.tune_cli._in_words", stop)  # where a person looks when they press Ctrl-C
         assert plgl(*asked) == 3
-    assert "stopped after round 1 of 3; the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert "stopped after round 1 of 2; the same command goes on" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setenv("PLGL_PASSPHRASE", "a b c")
 
     def enough(*_: object) -> None:
@@ -133,7 +135,7 @@ def test_a_teaching_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr("client.flows.tune_cli._installed", enough)
     assert plgl(*asked) == 1
-    assert "goes on after round 1 of 3" in " ".join(capsys.readouterr().err.split())
+    assert "goes on after round 1 of 2" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_check_is_told_in_words_with_and_without_a_judge() -> None:

@@ -14,7 +14,7 @@ from client.flows.tuning_guard import Check, DriftSettings, Watch
 from common.errors import Interrupted, RewardError, SettingError
 from tests.client.flows.colours import flow, lesson, redness
 
-QUICK = TuneSettings(rounds=6, learning_rate=4e-3)
+QUICK = TuneSettings(rounds=4, steps=10, learning_rate=6e-3, drift=DriftSettings(samples=32))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_every_way_draws_more_of_what_was_preferred_and_of_the_contrary_less(bas
 
 @pytest.mark.parametrize("by", WAYS)
 def test_a_teaching_that_was_stopped_ends_with_the_same_weights(base: FlowModel, by: str) -> None:
-    settings, said = TuneSettings(by=by, rounds=4, steps=4, batch=16), lesson(base)
+    settings, said = TuneSettings(by=by, rounds=3, steps=4, batch=16, drift=DriftSettings(samples=16)), lesson(base)
     whole, first, second = (Tuner(base, said, settings) for _ in range(3))
     whole.run()
     kept: list[tuple[bytes, str | None]] = []
@@ -54,7 +54,7 @@ def test_a_teaching_that_was_stopped_ends_with_the_same_weights(base: FlowModel,
         if check.round == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"stopped after round 2 of 4; the same command goes on"):
+    with pytest.raises(Interrupted, match=r"stopped after round 2 of 3; the same command goes on"):
         first.run(stop, lambda: kept.append((safetensors.torch.save(first.state()), first.stopped)))
     content, stopped = kept[-1]
     second.restore(safetensors.torch.load(content), stopped)
