@@ -12,7 +12,9 @@ shapes     what shapes are worth to somebody who loves one kind, and what stream
 front      a latent policy in front of the toy's flow
 tiles      clouds of points as small pictures
 hacking    a learner without a guard that is caught cheating
-findings   the report: one table over everything
+evaluation the numbers as tables: one over every generator and method
+findings   the report
+cheating   its part on learners without a guard
 aims       what was aimed at, and what was reached
 sheets     contact sheets
 ========== ==========================================================================================

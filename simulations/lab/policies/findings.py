@@ -9,30 +9,15 @@ import numpy as np
 
 from common.privacy.statement import PrivacyStatement
 from simulations.lab.bands import Band, band
-from simulations.lab.frames import Frame
-from simulations.lab.grid import Cell as GridCell
 from simulations.lab.lab_report import Cell, Line, Panel, Picture, Plot, Report, Section, Table
 from simulations.lab.policies.aims import Releases, Rows, Streams, aim_of_crowds, aim_of_guard, aims, gained
+from simulations.lab.policies.cheating import section_on
 from simulations.lab.policies.crowds import FIRST
+from simulations.lab.policies.evaluation import MEASURES, frames
 from simulations.lab.policies.grid import FETCHED, METHODS, TOY, PolicyGrid, serves
 from simulations.lab.policies.sheets import slug
 
-MEASURES = {
-    "utility": "utility",
-    "percentile": "percentile",
-    "loved": "loved",
-    "held_out": "held out",
-    "diversity": "diversity",
-    "frechet": "Fréchet",
-    "precision": "precision",
-    "recall": "recall",
-}
-"""What the table shows, beside the time; each is a mean over people with its band."""
-_NUMBERS = (*MEASURES, "extreme", "seconds_per_item", "seconds_to_draw", "seconds_to_learn", "parameters")
-CHEATED = {"reward": "reward", "held_out": "held-out", "utility": "true utility", "diversity": "diversity",
-           "extreme": "extreme"}  # fmt: skip
 _HERO = "policy"
-_RELEASE = ("generator", "epsilon", "repeat")
 
 
 def report(
@@ -63,7 +48,7 @@ def report(
     if asked:
         sections.append(Section(title="What was aimed at", parts=[_aimed(asked)]))
     if hacking:
-        sections.append(_hacking(hacking))
+        sections.append(section_on(hacking))
     return Report(
         experiment="policies",
         title="Streams",
@@ -73,7 +58,7 @@ def report(
         "no method heard.",
         sections=sections,
         settings=settings,
-        frames=_frames(every, releases, asked, hacking),
+        frames=frames(every, releases, asked, hacking),
         statements=_statements(releases),
         limits=_limits(grid),
         seconds=seconds,
@@ -217,96 +202,6 @@ def _crowds(grid: PolicyGrid, releases: Releases) -> Section:
 def _aimed(asked: Iterable[Mapping[str, Any]]) -> Table:
     rows = [[aim["aim"], aim["generator"], aim["reached"], aim["limit"], aim["met"]] for aim in asked]
     return Table(title="Aims", columns=["aim", "on", "reached", "limit", "met"], rows=rows)
-
-
-def _hacking(hacking: Rows) -> Section:
-    rows: list[list[Any]] = []
-    for row in hacking:
-        kept, last = row["kept"], row["rounds"][-1]
-        pairs = [f"{_number(kept.get(name)):.2f} / {_number(last.get(name)):.2f}" for name in CHEATED]
-        rows.append([_person(row), kept["round"], row["drift"], *pairs])
-    table = Table(
-        title="Caught: kept by the guard / what came of it without one; drift: when it was stopped, over its limit",
-        columns=["person", "round kept", "drift", *CHEATED.values()],
-        rows=rows,
-    )
-    why = "; ".join(f"{_person(row)}: {row['stopped'] or 'not stopped'}" for row in hacking)
-    first = hacking[0]
-    rounds = [float(each["round"]) for each in first["rounds"]]
-    named = {"reward learned from": "reward", "held-out": "held_out", "true utility": "utility"}
-    lines = [
-        Line(
-            label=label,
-            x=rounds,
-            y=[_number(each.get(name)) for each in first["rounds"]],
-            hero=name == "utility",
-            points=False,
-        )
-        for label, name in named.items()
-    ]
-    plot = Plot(
-        name="cheating",
-        title="Standard deviations above the generator's own items",
-        x_label="rounds without a guard",
-        x_scale="linear",
-        panels=[Panel(lines=lines, title="one person")],
-        alt="Reward, held-out reward and true utility of a learner without a guard",
-    )
-    return Section(
-        title="A learner without a guard, and when the guard would have stopped it",
-        lead=f"On {first['generator']}: logistic regression on latents as the only judge, and next to no price for "
-        "leaving the generator's law.",
-        parts=[plot, table, f"{why}."],
-    )
-
-
-def _person(row: Mapping[str, Any]) -> str:
-    return f"panel {row['repeat'] + 1}, person {row['person'] + 1}"
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _frames(
-    every: Sequence[Streams], releases: Releases, asked: Sequence[dict[str, Any]], hacking: Rows
-) -> dict[str, Frame]:
-    """The evaluation, a row for each generator and method; and what it is made of."""
-    people = [
-        {name: value for name, value in row.items() if name != "shown"}
-        for streams in every
-        for method in streams.methods
-        for row in streams.rows(method)
-    ]
-    table = [_means(streams, method) for streams in every for method in streams.methods]
-    rounds = [{"repeat": row["repeat"], "person": row["person"], **each} for row in hacking for each in row["rounds"]]
-    frames = {
-        "evaluation": Frame.of(table, ("generator", "method")),
-        "streams": Frame.of(people, ("generator", "method", "repeat", "person")),
-    }
-    if releases:
-        frames["crowds"] = Frame.of([_release(cell, values) for cell, values in releases], _RELEASE)
-    if asked:
-        frames["aims"] = Frame.of(asked, ("generator", "aim"))
-    if rounds:
-        frames["cheating"] = Frame.of(rounds, ("repeat", "person", "round"))
-    return frames
-
-
-def _release(cell: GridCell, values: Mapping[str, Any]) -> dict[str, Any]:
-    told = {name: values[name] for name in ("clipped", "divergence", "seconds")}
-    axes = {name: cell.axes[name] for name in _RELEASE}
-    return {**axes, "newcomers": float(np.mean(values["newcomers"])), **told}
-
-
-def _means(streams: Streams, method: str) -> dict[str, Any]:
-    """Means over everybody, and the ends of the bands of what the table shows."""
-    found: dict[str, Any] = {"generator": streams.generator, "method": method, "people": len(streams.rows(method))}
-    found |= {name: streams.mean(method, name) for name in _NUMBERS}
-    for name in MEASURES:
-        value = streams.band(method, name)
-        found |= {f"{name}_low": value.low, f"{name}_high": value.high}
-    return found
 
 
 def _statements(releases: Releases) -> dict[str, PrivacyStatement]:
