@@ -19,6 +19,8 @@ from client.generators.ready_cli import prepare
 from client.generators.training.cli import train
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
+    from client.generators.latent_map import LatentMapSettings
+    from client.generators.manifest import Manifest
     from client.generators.pack import GeneratorPack
 
 app = typer.Typer(help="Generators to learn a taste on, as packs.", no_args_is_help=True)
@@ -145,7 +147,14 @@ def learn_map(
     with progress_bar() as report:
         learned = learn_latent_map(pack, settings, report, chosen)
     files = pack.manifest.files | {LATENT_MAP: fingerprint(learned.content)}
-    manifest = replace(pack.manifest, files=files, components=len(learned.r2), r2=learned.r2, scale=learned.scale)
+    manifest = replace(
+        pack.manifest,
+        files=files,
+        components=len(learned.r2),
+        r2=learned.r2,
+        scale=learned.scale,
+        learned=_learning(pack, features, levels, settings),
+    )
     write_pack(folder, manifest, {LATENT_MAP: learned.content})
     if folder == installed.folder(pack.name):
         installed.remember(manifest)  # what is new in it was made here
@@ -213,6 +222,26 @@ def contact_sheet(pictures: Any, columns: int, gap: int = 4) -> bytes:
     return file.getvalue()
 
 
+def _learning(pack: GeneratorPack, features: str, levels: tuple[float, float], settings: LatentMapSettings) -> Any:
+    """What the manifest notes about a map; None in packs of the first format, which cannot say it."""
+    from client.generators.embedding import BUILT_IN
+    from client.generators.importers.base import origin_of
+    from client.generators.interface import Learning
+    from client.generators.manifest import FIRST_FORMAT
+
+    if pack.manifest.format == FIRST_FORMAT:
+        return None
+    file = None if features in BUILT_IN else origin_of(Path(features))
+    return Learning(
+        features=features if file is None else file.file,
+        sha256="" if file is None else file.sha256,
+        levels=(0.0, 1.0) if file is None else levels,
+        components=settings.components or 0,
+        pictures=settings.pictures,
+        seed=settings.seed,
+    )
+
+
 def _count(components: str) -> int | None:
     """A number of components; None for ``auto``."""
     from common.errors import SettingError
@@ -249,6 +278,7 @@ def _rows(pack: GeneratorPack, about: dict[str, Any]) -> dict[str, str]:
         "makes": _makes(about),
         "latent": f"{manifest.dimension} numbers, {manifest.law} law{made_for[source.name]}",
         "components": str(pack.components),
+        "map": _map_of(manifest),
         "conditions": "; ".join(f"{each.name} {each.shape} {each.about}".strip() for each in manifest.conditions),
         "noise": ", ".join(f"{each.name} from seed {each.seed}" for each in manifest.noise),
         "truncation": "" if manifest.truncation is None else f"{manifest.truncation:g}",
@@ -259,6 +289,19 @@ def _rows(pack: GeneratorPack, about: dict[str, Any]) -> dict[str, str]:
         "folder": str(pack.folder),
     }
     return {label: text for label, text in rows.items() if text}
+
+
+def _map_of(manifest: Manifest) -> str:
+    """What the latent map was learned with, where the pack says it."""
+    learned = manifest.learned
+    if learned is None:
+        return ""
+    black, white = learned.levels
+    said = f"features {learned.features}"
+    if learned.sha256:
+        said += f" (SHA-256 {learned.sha256}), black {black:g}, white {white:g}"
+    asked = f"{learned.components} components" if learned.components else "as many components as it takes"
+    return f"{said}; {asked}; from {learned.pictures:,} items, seed {learned.seed}"
 
 
 def _print_r2(console: Console, r2: list[float], scale: list[float]) -> None:

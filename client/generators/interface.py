@@ -170,6 +170,40 @@ class Origin:
             raise SettingError(f"origin {self.file!r} needs its SHA-256 as 64 hexadecimal digits")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """What a latent map was learned with.
+
+    Attributes:
+        features: of pictures: ``both``, ``random`` or ``colour``, or the name of an embedder's file.
+        sha256: of that file, hexadecimal; empty for features of this program.
+        levels: black and white for that file.
+        components: that were asked for; 0 for as many as it takes.
+        pictures: that were learned from.
+        seed: of the latents, of the first weights and of the order of training.
+
+    Raises:
+        SettingError: a value is impossible.
+    """
+
+    features: str = "both"
+    sha256: str = ""
+    levels: tuple[float, float] = (0.0, 1.0)
+    components: int = 0
+    pictures: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.features or len(self.features) > 255 or "/" in self.features or "\\" in self.features:
+            raise SettingError(f"features {self.features[:40]!r} must be a name without a folder")
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise SettingError(f"features {self.features!r} need their SHA-256 as 64 hexadecimal digits")
+        if not all(math.isfinite(level) for level in self.levels) or self.levels[0] == self.levels[1]:
+            raise SettingError(f"levels {self.levels} of black and white must be finite and differ; try 0 1")
+        if not (0 <= self.components <= 65536 and 0 < self.pictures < 1 << 40 and 0 <= self.seed < 1 << 63):
+            raise SettingError(f"{self.components} components of {self.pictures} pictures cannot be right")
+
+
 def _check_input(what: str, name: str, shape: tuple[int, ...]) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,63}", name) or name in RESERVED:
         raise SettingError(f"{what} name {name[:40]!r} must be a word, and none of {', '.join(RESERVED)}")

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.generators.interface import LARGEST, SMALLEST, Condition, Noise, Origin, Output, SourceLaw
+from client.generators.interface import LARGEST, SMALLEST, Condition, Learning, Noise, Origin, Output, SourceLaw
 from common.errors import DamagedPack, SettingError
 from common.latents import LatentSpace
 
@@ -62,6 +62,7 @@ class Manifest:
         noise: inputs that are the same for every item.
         truncation: default psi of the input ``truncation``; None for a network without it.
         origin: the file the pack was made from.
+        learned: what the latent map was learned with; None where nobody noted it, as in packs of before.
 
     Raises:
         DamagedPack: a field is missing or impossible.
@@ -86,6 +87,7 @@ class Manifest:
     noise: tuple[Noise, ...] = ()
     truncation: float | None = None
     origin: Origin | None = None
+    learned: Learning | None = None
 
     def __post_init__(self) -> None:
         expected = set(self.network_files) | ({LATENT_MAP} if self.components else set())
@@ -105,6 +107,7 @@ class Manifest:
             "notice": len(self.notice) <= _LONGEST_NOTICE,
             "text": all(_printable(text) for text in self._texts()),
             "inputs": len(set(self.inputs)) == len(self.inputs) <= 256,
+            "learned": self.learned is None or self.components > 0,
             "truncation": self.truncation is None or 0 <= self.truncation <= 10,
             "format": self.format in (FORMAT, TORCH_FORMAT) or (self.format == FIRST_FORMAT and self._is_plain()),
         }
@@ -187,12 +190,13 @@ class Manifest:
     def _is_plain(self) -> bool:
         """Whether the first format can say it."""
         plain = dict.fromkeys(("conditions", "noise", "latent_shape"), ()) | {"notice": "", "source": SourceLaw()}
-        plain |= {"truncation": None, "origin": None}
+        plain |= {"truncation": None, "origin": None, "learned": None}
         return self.output.kind == "image" and all(getattr(self, name) == value for name, value in plain.items())
 
     def _texts(self) -> Iterator[str]:
         yield self.notice
         yield "" if self.origin is None else self.origin.file
+        yield "" if self.learned is None else self.learned.features
         for each in self.conditions:
             yield from (each.about, *each.labels)
 
@@ -246,6 +250,8 @@ class Manifest:
             "truncation": self.truncation,
             "notice": self.notice,
             "origin": None if self.origin is None else dataclasses.asdict(self.origin),
+            # left out where there is none, so that packs of before keep their bytes and hash
+            **({} if self.learned is None else {"learned": _plain(self.learned)}),
         }
 
 
@@ -306,7 +312,24 @@ def _read_second(about: dict[str, Any]) -> dict[str, Any]:
         "truncation": None if about["truncation"] is None else float(about["truncation"]),
         "notice": _text(about["notice"]),
         "origin": None if origin is None else Origin(file=_text(origin["file"]), sha256=_text(origin["sha256"])),
+        "learned": _read_learning(about["learned"]) if "learned" in about else None,
     }
+
+
+def _plain(learned: Learning) -> dict[str, Any]:
+    return dataclasses.asdict(learned) | {"levels": list(learned.levels)}
+
+
+def _read_learning(about: dict[str, Any]) -> Learning:
+    black, white = (float(level) for level in about["levels"])
+    return Learning(
+        features=_text(about["features"]),
+        sha256=_text(about["sha256"]),
+        levels=(black, white),
+        components=_whole(about["components"]),
+        pictures=_whole(about["pictures"]),
+        seed=_whole(about["seed"]),
+    )
 
 
 def _printable(text: str) -> bool:

@@ -192,7 +192,7 @@ class GeneratorPack:
             raise UnknownGenerator(f"no folder {folder}; make one with: plgl generator build art {folder}")
         manifest = read_manifest(folder)
         kept = {name: about for name, about in manifest.files.items() if name != LATENT_MAP}
-        bare = replace(manifest, files=kept, components=0, r2=(), scale=())
+        bare = replace(manifest, files=kept, components=0, r2=(), scale=(), learned=None)
         installed = InstalledPacks(home)
         proven = folder == installed.folder(manifest.name) and installed.is_proven(manifest)
         return cls(folder, bare, {name: verified(folder, name, manifest) for name in kept}, proven=proven)

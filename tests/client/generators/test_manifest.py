@@ -1,10 +1,11 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from client.generators.interface import Condition, Noise, Origin, Output, SourceLaw
+from client.generators.interface import Condition, Learning, Noise, Origin, Output, SourceLaw
 from client.generators.manifest import CONDITIONS, FORMAT, GENERATOR, LATENT_MAP, Manifest
 from client.generators.pack import PACKS
 from common.errors import DamagedPack, SettingError
@@ -46,6 +47,17 @@ def test_everything_a_pack_says_comes_back() -> None:
     assert Manifest.decode(picture.encode()) == picture
 
 
+def test_what_a_map_was_learned_with_is_noted_and_packs_of_before_keep_their_bytes() -> None:
+    embedder = Learning(features="clip.onnx", sha256=SHA, levels=(-1.0, 1.0), components=2, pictures=5000, seed=3)
+    noted = made(learned=embedder)
+    assert Manifest.decode(noted.encode()) == noted
+    assert json.loads(noted.encode())["learned"]["levels"] == [-1.0, 1.0]
+    assert b"learned" not in made().encode()
+    assert replace(noted, learned=None).encode() == made().encode()
+    with pytest.raises(DamagedPack, match="learned"):  # without a map there is nothing to say
+        made(learned=embedder, components=0, r2=(), scale=(), files={GENERATOR: (10, SHA), CONDITIONS: (9, SHA)})
+
+
 def test_the_first_format_stays_as_it_was_byte_for_byte() -> None:
     content = (PACKS / "art" / "manifest.json").read_bytes()
     manifest = Manifest.decode(content)
@@ -58,6 +70,7 @@ def test_the_first_format_cannot_say_more_than_it_knows() -> None:
         made(format="plgl-pack-1")
 
 
+LEARNED = {"features": "both", "sha256": "", "levels": [0.0, 1.0], "components": 0, "pictures": 9, "seed": 0}
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another role": (lambda a: a.update(role="prior"), "role 'prior'"),
     "a future format": (lambda a: a.update(format="plgl-pack-4"), "plgl-pack-4"),
@@ -81,6 +94,9 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no defaults": (lambda a: a["files"].pop(CONDITIONS), "files"),
     "R2 without end": (lambda a: a.update(r2=[float("-inf"), 0.5]), "r2"),
     "truncation that is no number": (lambda a: a.update(truncation=float("nan")), "truncation"),
+    "a map from nowhere": (lambda a: a.update(learned={"features": "both"}), "levels"),
+    "a map from a path": (lambda a: a.update(learned=LEARNED | {"features": "../x"}), "without a folder"),
+    "a map of no pictures": (lambda a: a.update(learned=LEARNED | {"pictures": 0}), "cannot be right"),
     "a long version": (lambda a: a.update(version="1.0." + "9" * 5000), "version"),
 }
 

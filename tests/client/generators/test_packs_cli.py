@@ -69,7 +69,8 @@ def test_a_file_is_added_mapped_signed_shared_checked_and_removed(home: Path, mo
                               "deterministic", "latent map"]  # fmt: skip
     assert set(promises.values()) == {True}
     shown = call("show", "my-net")
-    for words in ("16 x 16 pixels", "My Net.onnx", "be kind", signed["fingerprint"]):
+    learned = "features both; 2 components; from 1,000 items, seed 0"
+    for words in ("16 x 16 pixels", "My Net.onnx", "be kind", learned, signed["fingerprint"]):
         assert words in shown
     listed = json.loads(call("list", "--json"))
     assert [each["name"] for each in listed["generators"]] == ["art", "avatars", "my-net"]
