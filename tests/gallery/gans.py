@@ -54,15 +54,32 @@ def stylegan3(config: str) -> Callable[[Path, Effort, Report], Taught]:
     def teach(folder: Path, effort: Effort, report: Report) -> Taught:
         channels = (640, 24) if config == "t" else (1024, 48)
         node = stylegan_files.stylegan3(
-            effort.seed, config, side=NATIVE, z=DIMENSION, w=_WIDTH, layers=4, channels=channels, margin=4
+            effort.seed,
+            config,
+            side=NATIVE,
+            z=DIMENSION,
+            w=_WIDTH,
+            layers=4,
+            channels=channels,
+            margin=4,
+            first_cutoff=4.0,
         )
         first = node.children["synthesis"].children["input"]
+        first.buffers["freqs"] = _in_a_disc(first.buffers["freqs"], first.attributes["bandwidth"])
         first.buffers["transform"] = torch.eye(3)
         first.children["affine"].parameters["weight"].zero_()  # as training starts: nothing is turned or moved
         first.children["affine"].parameters["bias"].copy_(torch.tensor([1.0, 0, 0, 0]))
         return _styled(Trainable(node), folder, effort, report)
 
     return teach
+
+
+def _in_a_disc(directions: Tensor | None, bandwidth: float) -> Tensor:
+    """Frequencies spread over the disc of a bandwidth, from normal ones scaled by it, as training starts."""
+    assert directions is not None
+    normal = directions / bandwidth
+    radii = normal.norm(dim=1, keepdim=True)
+    return bandwidth * normal / (radii * torch.exp(radii.square() / 4))
 
 
 def _styled(network: Trainable, folder: Path, effort: Effort, report: Report) -> Taught:

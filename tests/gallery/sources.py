@@ -146,7 +146,7 @@ SOURCES = (
         name="stylegan3-t",
         kind="stylegan",
         teach=gans.stylegan3("t"),
-        effort=Effort(steps=1500, batch=16, rate=1.6e-2),
+        effort=Effort(steps=900, batch=16, rate=1e-2),
         packs=(
             PackOf(name="stylegan3-t", label="StyleGAN3-T, Z"),
             PackOf(name="stylegan3-t-w", label="StyleGAN3-T, W", options=("--law", "w"), same=False),

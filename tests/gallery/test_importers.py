@@ -14,6 +14,7 @@ from tests.client.generators.importers import stylegan_files, stylegan_reference
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # those of the libraries when they are imported
+    from client.generators.avatar_drawing import COLOURS
     from client.generators.importers.diffusers_folder import _tokenizer
     from client.generators.pack import GeneratorPack
     from common.latents import LatentSpace
@@ -57,7 +58,7 @@ def test_what_is_trained_as_stylegan_is_what_its_equations_say(kind: str) -> Non
     node = (
         stylegan_files.stylegan2(3, side=16, w=6, channels=4)
         if kind == "2"
-        else stylegan_files.stylegan3(3, kind[1], side=16, w=6, layers=4, channels=(64, 4), margin=4)
+        else stylegan_files.stylegan3(3, kind[1], side=16, w=6, layers=4, channels=(64, 4), margin=4, first_cutoff=4.0)
     )
     z = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
     network = Trainable(node).eval()
@@ -81,7 +82,7 @@ def test_a_prompt_is_only_said_of_what_it_is_true_of() -> None:
     assert set(said.tolist()) == set(range(len(diffusion.PROMPTS) + 1))
     assert bool((about.parts["glasses"][said == 1] > 0).all())
     assert bool((about.parts["hat"][said == 2] > 0).all())
-    skin = about.palette[:, diffusion.COLOURS.index("skin")].mean(1)
+    skin = about.palette[:, COLOURS.index("skin")].mean(1)
     assert float(skin[said == 3].max()) < 0.5 < float(skin.max())
 
 

@@ -199,6 +199,7 @@ def stylegan3(
     layers: int = 6,
     channels: tuple[int, int] | None = None,
     margin: int = 10,
+    first_cutoff: float = 2.0,
 ) -> Node:
     """A StyleGAN3 generator with random weights, as in ``training/networks_stylegan3.py``; ``config`` is t or r.
 
@@ -207,7 +208,7 @@ def stylegan3(
     random = torch.Generator().manual_seed(seed)
     kernel, radial = (3, False) if config == "t" else (1, True)
     base, most = channels or ((256, 10) if config == "t" else (512, 12))
-    critical, first_cutoff, first_stop, last_stop = 2, 2.0, 2**2.1, side / 2 * 2**0.3
+    critical, first_stop, last_stop = 2, first_cutoff * 2**1.1, side / 2 * 2**0.3
     exponents = np.minimum(np.arange(layers + 1) / (layers - critical), 1)
     cutoffs = first_cutoff * (side / 2 / first_cutoff) ** exponents
     stops = first_stop * (last_stop / first_stop) ** exponents
@@ -254,6 +255,8 @@ def stylegan3(
     keywords |= {"channel_max": most, "conv_kernel": kernel, "use_radial_filters": radial, "magnitude_ema_beta": 0.999}
     if margin != 10:  # it notes what its maker said, not what it left out
         keywords["margin_size"] = margin
+    if first_cutoff != 2.0:
+        keywords |= {"first_cutoff": first_cutoff, "first_stopband": first_stop}
     about = {"w_dim": w, "num_ws": layers + 2, "img_resolution": side, "img_channels": 3, "output_scale": 0.25}
     synthesis = Node("SynthesisNetwork", about, {}, {}, children, keywords)
     parts = {"synthesis": synthesis, "mapping": mapping(random, z, c, w, layers + 2, 2)}
