@@ -113,7 +113,18 @@ class Gate:
             DeploymentError: it cannot be had now.
             EnrolmentError: the gate's certificate is foreign or expired.
         """
-        status, _, body = self._send("GET", "/plgl/release/latest", limit=LARGEST_DOCUMENT)
+        return self._latest("release")
+
+    def latest_policy(self) -> bytes | None:
+        """The newest published policy of everybody, not checked; None where there is none yet.
+
+        Raises:
+            DeploymentError, EnrolmentError: as `latest_release`.
+        """
+        return self._latest("policy")
+
+    def _latest(self, kind: str) -> bytes | None:
+        status, _, body = self._send("GET", f"/plgl/{kind}/latest", limit=LARGEST_DOCUMENT)
         if status == 404:
             return None
         if status != 200:

@@ -240,6 +240,40 @@ def releases(
         console.print(f"saved in {save}; start from it with: plgl rate --prior {save}", **_PLAIN)
 
 
+@app.command()
+def policy(
+    save: Annotated[Path, typer.Option(help="File to write it to, for plgl stream and plgl rate --population.")],
+    federation: Which = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch everybody's policy, if your federation published one: what a stream shows before you rated anything.
+
+    It is written only if it is signed with the key of your invitation, fresh, and not older than one you had.
+    """
+    from client.gate import Gate
+    from client.membership import membership_of
+    from client.policy.published import take_up
+    from common.files import write_atomically
+
+    member = membership_of(federation, home)
+    with Gate(member.invite) as gate:
+        raw = gate.latest_policy()
+    if raw is None:
+        raise ReleaseError(
+            f"{member.terms.name} published no policy yet; a prior will do: plgl sharing releases --save"
+        )
+    found = take_up(
+        raw, release_key=member.invite.release_key, terms=member.terms, ledger=member.ledger(), now=time.time()
+    )
+    write_atomically(save, raw)
+    if as_json:
+        print(json.dumps({"success": True, "version": found.version, "expires": found.expires, "policy": str(save)}))
+        return
+    print(f"policy {found.version} of {found.terms.name}, rightly signed: {found.policy.privacy}")
+    print(f"saved in {save}; begin with it: plgl stream --population {save}")
+
+
 def edge_process(member: Membership, passphrase: str | None, said: Console) -> None:
     """Run the edge process of a membership in the foreground, until SIGINT or SIGTERM."""
     from client.agent import Agent, run_until_stopped

@@ -37,7 +37,7 @@ from server.rates import Buckets, Rate, network
 from server.superlink import tls_context
 
 FLEET = re.compile(rb"/v1/fleet/[a-z]{1,32}(-[a-z]{1,32}){0,4}")
-_RELEASE = re.compile(rb"/plgl/release/(latest|[1-9][0-9]{0,8})")
+_RELEASE = re.compile(rb"/plgl/(release|policy)/(latest|[1-9][0-9]{0,8})")
 _NODE_KEY_HEADER = b"flwr-public-key"
 _FORWARDED = {  # nothing else of a request or an answer concerns the other side
     *(b"accept", b"content-type", b"user-agent", _NODE_KEY_HEADER, b"flwr-signature", b"flwr-timestamp"),
@@ -240,7 +240,7 @@ class Gate:
             raise _Refusal(404, "path", "there is nothing here")
         self._spend(self._own, network(_address(request)), "requests from this network")
         if release is not None:
-            return await run_in_threadpool(self._release, release[1].decode("ascii"))
+            return await run_in_threadpool(self._release, *(part.decode("ascii") for part in release.groups()))
         assert handler is not None
         return await handler(request, body)
 
@@ -322,14 +322,15 @@ class Gate:
         content = await run_in_threadpool(self._back.document.read_bytes)
         return Response(content, media_type="application/json")
 
-    def _release(self, name: str) -> Response:
+    def _release(self, kind: str, name: str) -> Response:
+        """A prior's release, or a policy that was published; the signed bytes."""
         if name == "latest":
-            files = sorted(self._back.releases.glob("release-*.json"))
+            files = sorted(self._back.releases.glob(f"{kind}-*.json"))
             path = files[-1] if files else None
         else:
-            path = self._back.releases / f"release-{int(name):06d}.json"
+            path = self._back.releases / f"{kind}-{int(name):06d}.json"
         if path is None or not path.is_file():
-            raise _Refusal(404, "release", "there is no such release")
+            raise _Refusal(404, "release", f"there is no such {kind}")
         return Response(path.read_bytes(), media_type="application/json")
 
     def _spend(self, buckets: Buckets, who: object, what: str) -> None:

@@ -191,9 +191,9 @@ def _once_proven(folder: Path, home: Path | None) -> GeneratorPack:
 
 
 def _made(pack: GeneratorPack, network: nn.Module, recipe: Recipe, device: torch.device | None) -> PackFlow:
+    network = copy.deepcopy(network).to(device or torch.device("cpu"))  # the pack goes on drawing where it does
     flow = flow_of(network, pack.name)
     assert isinstance(network, Shown)
-    network.to(device or torch.device("cpu"))
     return PackFlow(pack=pack, network=network, recipe=recipe, flow=flow)
 
 

@@ -99,6 +99,7 @@ class Operator:
         self.left: list[int] = []
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.release: bytes | None = None
+        self.policy: bytes | None = None
         self.clock = time.time
         self.enrolled: Response | None = None  # instead of the right answer
         self.leaving: Response | None = None
@@ -167,6 +168,9 @@ class Operator:
     async def _latest(self, request: Request) -> Response:
         return Response(self.release) if self.release is not None else JSONResponse({"error-message": "none"}, 404)
 
+    async def _policy(self, request: Request) -> Response:
+        return Response(self.policy) if self.policy is not None else JSONResponse({"error-message": "none"}, 404)
+
     def app(self) -> Starlette:
         return Starlette(
             routes=[
@@ -174,6 +178,7 @@ class Operator:
                 Route("/plgl/enrol", self._enrol, methods=["POST"]),
                 Route("/plgl/leave", self._leave, methods=["POST"]),
                 Route("/plgl/release/latest", self._latest),
+                Route("/plgl/policy/latest", self._policy),
             ]
         )
 

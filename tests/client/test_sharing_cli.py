@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from client.generators.pack import GeneratorPack
 from client.membership import memberships, record_verdict, verdicts
+from client.policy.flow import FlowSettings, LatentPolicy
+from client.policy.population import publish
+from client.policy.published import open_population
 from client.releases import Verdict
 from common.cli import GROUP, run
+from common.policy_release import PolicyRelease
 from common.prior import PopulationPrior
 from common.privacy.promise import statement_of
 from common.release import Release
+from common.signing import SigningKey
 
 
 def test_sharing_is_shown_paused_resumed_and_ended(operator: Any, plgl: Any, home: Path, store: Path) -> None:
@@ -74,6 +80,42 @@ def released(operator: Any, version: int = 1, **changes: Any) -> bytes:
         previous="" if version == 1 else "a" * 64,
     )
     return release.to_bytes(changes.get("key", operator.release_key))
+
+
+def published(operator: Any, version: int, key: SigningKey | None = None) -> bytes:
+    """Everybody's policy, which draws what the generator draws."""
+    pack, now = GeneratorPack.open("art"), int(time.time())
+    policy = LatentPolicy(FlowSettings(dimension=pack.latents.dimension, couplings=2, width=4))
+    made = publish(policy, pack, statement_of(operator.terms, 1), 1)
+    release = PolicyRelease(terms=operator.terms, version=version, policy=made, created=now, expires=now + 900)
+    return release.to_bytes(key or operator.release_key)
+
+
+def test_everybodys_policy_is_fetched_checked_and_begins_a_stream(
+    operator: Any, plgl: Any, home: Path, tmp_path: Path
+) -> None:
+    plgl("join", operator.invite().to_text(), "--no-start", "--yes")
+    file = tmp_path / "everybody.json"
+    code, _, said = plgl("sharing", "policy", "--save", str(file))
+    assert (code, file.exists()) == (1, False)
+    assert "published no policy yet" in said
+    operator.policy = published(operator, 2)
+    code, out, _ = plgl("sharing", "policy", "--save", str(file))
+    assert code == 0
+    assert "policy 2 of" in out
+    found, about = open_population(file, GeneratorPack.open("art"), root=home)
+    assert found.rounds == 1
+    assert "signed" in about
+    before = file.read_bytes()
+    for wrong, why in (
+        (published(operator, 1), "older"),
+        (published(operator, 3, SigningKey.generate()), "not signed"),
+    ):
+        operator.policy = wrong
+        code, _, said = plgl("sharing", "policy", "--save", str(file))
+        assert code == 1
+        assert why in " ".join(said.split())
+        assert file.read_bytes() == before
 
 
 def test_releases_are_fetched_judged_shown_and_saved(operator: Any, plgl: Any, home: Path, tmp_path: Path) -> None:

@@ -618,6 +618,10 @@ def test_terms_and_releases_come_as_they_were_signed(site: Site) -> None:
     assert site.client.get("/plgl/release/latest").content == b"10"
     assert site.client.get("/plgl/release/9").content == b"9"
     assert site.client.get("/plgl/release/8").status_code == 404
+    assert site.client.get("/plgl/policy/latest").status_code == 404
+    (site.folder / "releases" / "policy-000003.json").write_bytes(b"everybody")
+    assert site.client.get("/plgl/policy/latest").content == site.client.get("/plgl/policy/3").content == b"everybody"
+    assert site.client.get("/plgl/release/latest").content == b"10"
 
 
 def test_the_gate_says_it_is_there_and_what_time_it_is(site: Site) -> None:

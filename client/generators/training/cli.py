@@ -88,6 +88,8 @@ def train(
         return
     print(f"wrote {out / PACK}; as trained up to {made.error:.1e} on 64 latents")
     print(f"now learn its latent map: plgl generator map {out / PACK}")
+    if kind == "flow":
+        print(f"once you rated it, it learns from that: plgl generator tune {out} --as NAME")
 
 
 def _run(trainer: Trainer, every: int, out: Path, console: Console) -> dict[int, float]:
