@@ -70,7 +70,7 @@ class StreamSettings:
     width: int = 64
     held_out: float = 0.2
     members: int = 4
-    caution: float = 0.5
+    caution: float = 2.0
     refit: int = 10
     warm: int | None = None
     seed: int = 0
