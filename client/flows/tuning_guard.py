@@ -21,7 +21,8 @@ from client.generators.training.score import frechet_distance, moments
 from common.errors import RewardError, SettingError
 
 _TYPICAL, _COMPONENTS, _HEARD = 192, 16, 8
-_DOUBT = 2.0  # standard errors that what held-out answers say must fall before it counts as falling
+_ALIKE, _FALLEN = 0.1, 0.25  # a held-out score that lacks a tenth of the best is as good; one of a quarter has fallen
+_DOUBT = 2.0  # by as many standard errors more, which know of the noises but not of how few the answers are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +176,13 @@ class Watch:
                            f"{self._settings.variety:.0%}", False)  # fmt: skip
         if self.judge is None:
             return Verdict(None, last.reward > best.reward)
-        falls = [c.held_out < best.held_out - _DOUBT * c.error and c.reward > best.reward for c in checks[kept + 1 :]]
+        top = max(range(len(checks)), key=lambda at: checks[at].held_out)
+        least, rose = (1 - _FALLEN) * checks[top].held_out, checks[top].reward
+        falls = [c.held_out + _DOUBT * c.error < least and c.reward > rose for c in checks[top + 1 :]]
         if len(falls) >= self._settings.patience and all(falls[-self._settings.patience :]):
             return Verdict("the reward rises, and what held-out answers say of it falls", False)
-        return Verdict(None, last.held_out > best.held_out)
+        alike = last.held_out >= (1 - _ALIKE) * checks[top].held_out
+        return Verdict(None, alike and last.held_out > 0 and last.reward > best.reward)
 
     def _fitted(self, base: FlowModel, typical: Tensor, better: Tensor, worse: Tensor) -> PickReward:
         shown = torch.stack([base.media(better), base.media(worse)], 1)

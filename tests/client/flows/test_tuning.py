@@ -112,6 +112,10 @@ def test_a_reward_that_rises_alone_is_caught_and_one_that_falls_back_with_it_is_
     assert watch.verdict(swaying, 1).stop is None
     honest = checks((0, 0), (0.5, 0.4), (0.9, 0.6))
     assert watch.verdict(honest, 1).keep
+    as_good = checks((0, 0), (0.5, 0.4), (0.9, 0.37))
+    assert watch.verdict(as_good, 1).keep
+    worthless = checks((0, 0), (0.5, -0.1))
+    assert not watch.verdict(worthless, 0).keep
     assert not watch.verdict(swaying, 1).keep
 
 
