@@ -35,6 +35,7 @@ from client.generators.manifest import (
     Manifest,
 )
 from client.generators.onnx import OPSET, OnnxModel
+from client.generators.order import Order, checked_latents
 from client.generators.pack_files import check_target, fingerprint, read_manifest, refuse_others, verified, write_pack
 from client.generators.pack_signature import signer_of
 from client.generators.speed import LARGEST_CHUNK, SpeedSettings
@@ -307,20 +308,16 @@ class GeneratorPack:
             DamagedPack: the generator answers with something else than its manifest says.
             OutOfMemory: not even one item fits.
         """
-        asked, latents = latents, self._checked(latents)
-        shape = self._shape(size)
-        given = self._conditions(conditions or {}, latents)
-        self._check_truncation(truncation)
-        if asked.requires_grad and torch.is_grad_enabled() and isinstance(model := self.generator, TorchModel):
-            return self._traced(model, asked.to(torch.float32), shape, given, truncation, progress)
-        media = latents.new_empty(len(latents), *shape)
-        missing = self._read(media, latents, given, truncation)
-        if len(missing) == len(latents):
-            self._draw(media, latents, given, truncation, progress)
+        order = self._order(latents, size, conditions, truncation)
+        if latents.requires_grad and torch.is_grad_enabled() and isinstance(model := self.generator, TorchModel):
+            return self._traced(model, replace(order, latents=latents.to(torch.float32)), progress)
+        media = order.latents.new_empty(len(order), *order.shape)
+        missing = self._read(media, order)
+        if len(missing) == len(order):
+            self._draw(media, order, progress)
         elif len(missing):
-            fresh = media.new_empty(len(missing), *shape)
-            some = {name: value[missing] for name, value in given.items()}
-            self._draw(fresh, latents[missing], some, truncation, progress)
+            fresh = media.new_empty(len(missing), *order.shape)
+            self._draw(fresh, order.select(missing), progress)
             media[missing] = fresh
         return media
 
@@ -333,97 +330,69 @@ class GeneratorPack:
         truncation: float | None = None,
     ) -> tuple[str, list[str]]:
         """Group and names of items in an `ItemCache`; arguments as of `generate`."""
-        latents = self._checked(latents)
-        return self._keys(self._shape(size), latents, self._conditions(conditions or {}, latents), truncation)
+        return self._order(latents, size, conditions, truncation).names(self.manifest, self.hash)
 
-    def _keys(
-        self, shape: tuple[int, ...], latents: Tensor, given: Mapping[str, Tensor], truncation: float | None
-    ) -> tuple[str, list[str]]:
-        psi = self.manifest.truncation if truncation is None else truncation
-        group = f"{self.hash[:32]}-{'x'.join(map(str, shape))}" + ("" if psi is None else f"-{float(psi)!r}")
-        rows = [latents.cpu(), *(given[each.name].flatten(1).cpu() for each in self.manifest.conditions)]
-        content = torch.cat(rows, 1).contiguous().numpy()
-        start = hashlib.sha256(f"plgl-item-1 {self.hash} {group} ".encode())
-        names = []
-        for row in content:
-            each = start.copy()
-            each.update(row.tobytes())
-            names.append(each.hexdigest())
-        return group, names
+    def _order(
+        self, latents: Tensor, size: int | None, conditions: Mapping[str, Tensor] | None, truncation: float | None
+    ) -> Order:
+        return Order.checked(self.manifest, latents, size, conditions or {}, truncation, self.defaults)
 
-    def _read(self, media: Tensor, latents: Tensor, given: Mapping[str, Tensor], truncation: float | None) -> Tensor:
+    def _read(self, media: Tensor, order: Order) -> Tensor:
         """Fill in what was drawn before; the rows ``(m,)`` that were not."""
         if self.cache is None or not len(media):
             return torch.arange(len(media))
-        group, names = self._keys(tuple(media.shape[1:]), latents, given, truncation)
+        group, names = order.names(self.manifest, self.hash)
         missing = []
         for row, name in enumerate(names):
-            found = self.cache.get(group, name, tuple(media.shape[1:]))
+            found = self.cache.get(group, name, order.shape)
             if found is None:
                 missing.append(row)
             else:
                 media[row] = found
         return torch.tensor(missing, dtype=torch.long)
 
-    def _draw(
-        self,
-        media: Tensor,
-        latents: Tensor,
-        given: Mapping[str, Tensor],
-        truncation: float | None,
-        progress: Callable[[int], None] | None,
-    ) -> None:
+    def _draw(self, media: Tensor, order: Order, progress: Callable[[int], None] | None) -> None:
         """Run the network in chunks, into ``media`` ``(n, *shape)``."""
         model = self.generator
 
         def work(rows: slice, inputs: dict[str, Tensor]) -> None:
             model.run(media[rows], **inputs)
 
-        self._in_chunks(tuple(media.shape[1:]), latents, given, truncation, work, progress)
+        self._in_chunks(order, work, progress)
 
-    def _traced(
-        self,
-        model: TorchModel,
-        latents: Tensor,
-        shape: tuple[int, ...],
-        given: Mapping[str, Tensor],
-        truncation: float | None,
-        progress: Callable[[int], None] | None,
-    ) -> Tensor:
+    def _traced(self, model: TorchModel, order: Order, progress: Callable[[int], None] | None) -> Tensor:
         """Media ``(n, *shape)`` with a gradient back to the latents."""
-        parts = [latents.new_empty(0, *shape)]
+        parts = [order.latents.new_empty(0, *order.shape)]
 
         def work(rows: slice, inputs: dict[str, Tensor]) -> None:
             found = model.traced(**inputs)
-            if found.shape != (rows.stop - rows.start, *shape):
-                raise DamagedPack(f"pack {self.name!r} drew {tuple(found.shape[1:])}, not {shape}; fetch it again")
+            if found.shape != (rows.stop - rows.start, *order.shape):
+                raise DamagedPack(
+                    f"pack {self.name!r} drew {tuple(found.shape[1:])}, not {order.shape}; fetch it again"
+                )
             parts.append(found)
 
-        self._in_chunks(shape, latents, given, truncation, work, progress)
+        self._in_chunks(order, work, progress)
         return torch.cat(parts)
 
     def _in_chunks(
         self,
-        shape: tuple[int, ...],
-        latents: Tensor,
-        given: Mapping[str, Tensor],
-        truncation: float | None,
+        order: Order,
         work: Callable[[slice, dict[str, Tensor]], None],
         progress: Callable[[int], None] | None,
     ) -> None:
         """Work on the inputs of the network in chunks that fit in memory."""
-        size = (shape[-2], shape[-1]) if len(shape) == 3 else None
-        inputs = proof.network_inputs(self.manifest, latents, given, self._noise(latents.device), truncation, size)
-        batched = {"latent", *given}
+        inputs = order.inputs(self.manifest, self._noise(order.latents.device))
+        batched = {"latent", *order.conditions}
 
         def part(rows: slice) -> None:
             work(rows, {n: value[rows] if n in batched else value for n, value in inputs.items()})
 
-        usual = max(1, 3 * _PIXELS_AT_ONCE[self.generator.device.type] // math.prod(shape))
-        chunk = min(self.speed.items_at_once or usual, self._fitting.get(shape, LARGEST_CHUNK))
-        fitted = in_chunks(len(latents), chunk, part, progress)
+        usual = max(1, 3 * _PIXELS_AT_ONCE[self.generator.device.type] // math.prod(order.shape))
+        chunk = min(self.speed.items_at_once or usual, self._fitting.get(order.shape, LARGEST_CHUNK))
+        fitted = in_chunks(len(order), chunk, part, progress)
         if fitted < chunk:
-            self._fitting[shape] = fitted
+            self._fitting[order.shape] = fitted
 
     def _noise(self, device: torch.device) -> dict[str, Tensor]:
         """Values of the noise inputs, brought to a device once."""
@@ -440,7 +409,7 @@ class GeneratorPack:
     def _probe(self, device: torch.device) -> dict[str, Tensor]:
         """Inputs for some typical items at the pack's own size."""
         latents = self.latents.sample(_PROBED, torch.Generator().manual_seed(0)).to(device)
-        return proof.network_inputs(self.manifest, latents, self._conditions({}, latents), self._noise(device))
+        return self._order(latents, None, None, None).inputs(self.manifest, self._noise(device))
 
     def features(self, latents: Tensor, components: int | None = None) -> Tensor:
         """Perceptual features of latents, with a constant for the bias.
@@ -460,7 +429,7 @@ class GeneratorPack:
             PackError: the pack has no latent map yet.
             DamagedPack: the map answers with another number of components.
         """
-        latents = self._checked(latents)
+        latents = checked_latents(self.manifest, latents)
         model = self.latent_map
         k = self.components if components is None else components
         if not 1 <= k <= self.components:
@@ -475,50 +444,6 @@ class GeneratorPack:
 
         in_chunks(len(latents), _LATENTS_AT_ONCE, work)
         return features
-
-    def _checked(self, latents: Tensor) -> Tensor:
-        if latents.ndim != 2 or latents.shape[1] != self.latents.dimension:
-            raise SettingError(f"latents of shape {tuple(latents.shape)} should be (n, {self.latents.dimension})")
-        latents = latents.detach().to(torch.float32)
-        if not bool(latents.isfinite().all()):
-            raise SettingError("latents hold NaN or infinite numbers; draw them again")
-        return latents
-
-    def _shape(self, size: int | None) -> tuple[int, ...]:
-        shape = self.manifest.output.shape
-        if size is None:
-            return shape
-        if not SMALLEST <= size <= LARGEST:
-            raise SettingError(f"size={size} must lie between {SMALLEST} and {LARGEST} pixels")
-        if not self.manifest.resizable and shape[1:] != (size, size):
-            own = " x ".join(str(side) for side in shape[1:] or shape)
-            raise SettingError(f"size={size}: pack {self.name!r} only makes {own}; leave the size out")
-        return (3, size, size)
-
-    def _conditions(self, given: Mapping[str, Tensor], latents: Tensor) -> dict[str, Tensor]:
-        """Every condition's value, ``(n, *shape)``, where the latents are."""
-        n = len(latents)
-        known = {each.name: each.shape for each in self.manifest.conditions}
-        if unknown := sorted(given.keys() - known.keys()):
-            names = ", ".join(known) or "none"
-            raise SettingError(f"condition {unknown[0]!r} is unknown to pack {self.name!r}; it has: {names}")
-        values = {}
-        for name, shape in known.items():
-            value = given.get(name, self.defaults[name]).detach().to(latents.device, torch.float32)
-            if tuple(value.shape) not in (shape, (n, *shape)):
-                raise SettingError(f"condition {name!r} of shape {tuple(value.shape)} should be {shape} or (n, ...)")
-            if not bool(value.isfinite().all()):
-                raise SettingError(f"condition {name!r} holds NaN or infinite numbers")
-            values[name] = value.expand(n, *shape)
-        return values
-
-    def _check_truncation(self, truncation: float | None) -> None:
-        if truncation is None:
-            return
-        if self.manifest.truncation is None:
-            raise SettingError(f"truncation={truncation}: pack {self.name!r} has none; leave it out")
-        if not 0 <= truncation <= 10:
-            raise SettingError(f"truncation={truncation} must lie between 0 and 10")
 
     def _is_trusted(self, name: str) -> bool:
         return self._proven or self.manifest.files[name][1] in _shipped()
