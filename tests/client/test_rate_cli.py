@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -22,6 +23,8 @@ from client.generators.pack import FORMAT, GENERATOR, GeneratorPack, write_pack
 from client.joining import join
 from client.journal import Event
 from client.membership import Membership, memberships
+from client.policy.flow import FlowSettings, LatentPolicy
+from client.policy.population import publish
 from client.rate_cli import accepted_release, given_passphrase, open_store
 from client.store import Store
 from client.vault import Cost
@@ -29,6 +32,7 @@ from common.cli import GROUP, run
 from common.errors import KeyringError, SettingError, StoreError, WrongKey
 from common.prior import PopulationPrior
 from common.privacy.promise import statement_of
+from common.privacy.statement import PrivacyStatement
 from common.release import Release
 from common.signing import SigningKey
 
@@ -299,6 +303,7 @@ def test_what_cannot_work_is_refused_before_a_passphrase_is_asked_for(
         ("--json",): "add --terminal",
         ("--port", "8000", *here): "--terminal out",
         ("--no-browser", *here): "--terminal out",
+        ("--population", "x", *here): "--terminal out",
         ("--port", "8000", "--socket", "s"): "exclude each other",
         ("--store", "s", *here): "--in-memory",
         ("--passphrase", "secret", *here): "--passphrase",
@@ -449,7 +454,11 @@ def test_the_page_is_served_in_the_way_that_was_asked_for_until_ctrl_c(tmp_path:
         "import sys\nfrom importlib.metadata import EntryPoint\nfrom common.cli import GROUP, run\n"
         "sys.exit(run(sys.argv[1:], [EntryPoint('rate', 'client.rate_cli:app', GROUP)]))\n"
     )
+    pack = GeneratorPack.open("art")
+    policy = LatentPolicy(FlowSettings(dimension=pack.latents.dimension, couplings=2, width=4))
+    publish(policy, pack, PrivacyStatement.public(), 0).save(tmp_path / "everybody")
     options = ["--in-memory", "--no-browser", "--mode", "like", "--port", "0"]
+    options += ["--population", str(tmp_path / "everybody")]
     with subprocess.Popen(
         [sys.executable, "-c", script, "rate", *options],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -462,6 +471,8 @@ def test_the_page_is_served_in_the_way_that_was_asked_for_until_ctrl_c(tmp_path:
             opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
             with opener.open(address[0], timeout=20) as page:
                 assert "Do you like it?" in page.read().decode()
+            with opener.open(urllib.parse.urljoin(address[0], "/wall"), timeout=60) as page:
+                assert "Suggestions from the crowd" in page.read().decode()  # before any answer
             served.send_signal(signal.SIGINT)
             assert served.wait(20) in (0, 3)
         finally:
