@@ -20,6 +20,7 @@ from common.errors import SettingError
 from simulations.curves_plot import _DASHES, _PALETTE, FAINT, INK, PAPER, RULE, Style, _wrapped, ordinal, spread
 
 ACROSS = 4  # panels in a row
+_NAME = 1.3  # inches that the name of a point takes
 _END = 0.245  # share of the width that names at line ends take
 
 
@@ -305,19 +306,40 @@ def _end_labels(axes: Axes, plot: Plot, panel: Panel, steps: list[float], looks:
 
 
 def _point_names(axes: Axes, panel: Panel, looks: dict[str, Style]) -> None:
-    """Name each point on the side of it where there is more room, moved apart where names would touch."""
-    to_pixels, height = axes.transData, axes.get_position().height * axes.figure.get_figheight()  # type: ignore[union-attr]
-    points = [(line.label, *to_pixels.transform((line.x[-1], line.y[-1]))) for line in panel.lines if line.x]
-    places = axes.transAxes.inverted().transform([point[1:] for point in points])
-    for leftward in (False, True):
-        side = [at for at, place in enumerate(places) if (place[0] > 0.75) == leftward]
-        for at, wanted in zip(side, spread([float(places[at][1]) for at in side], 0.17 / height), strict=True):
-            look, away = looks[points[at][0]], -0.018 if leftward else 0.018
+    """Name each point, on its left where it lies far to the right; names of points that crowd stand in one column."""
+    box, inches = axes.get_position(), axes.figure.get_size_inches()  # type: ignore[union-attr]
+    gap, wide = 0.17 / float(box.height * inches[1]), _NAME / float(box.width * inches[0])
+    lines = [line for line in panel.lines if line.x]
+    ends = [axes.transData.transform((line.x[-1], line.y[-1])) for line in lines]
+    places = [(float(x), float(y)) for x, y in axes.transAxes.inverted().transform(ends)]
+    for crowd in _crowds(places, wide, gap):
+        leftward = max(places[at][0] for at in crowd) > 1 - wide
+        edge = min(places[at][0] for at in crowd) if leftward else max(places[at][0] for at in crowd)
+        column = edge - 0.02 if leftward else edge + 0.02
+        for at, y in zip(crowd, spread([places[at][1] for at in crowd], gap), strict=True):
+            look = looks[lines[at].label]
+            axes.plot(
+                [places[at][0], column], [places[at][1], y], color=look.colour, linewidth=0.8, alpha=0.6, zorder=3,
+                clip_on=False, transform=axes.transAxes,
+            )  # fmt: skip
             axes.text(
-                places[at][0] + away, wanted, points[at][0], color=look.colour, fontsize=9, va="center",
-                ha="right" if leftward else "left", fontweight="bold" if look.hero else "normal",
+                column - 0.004 if leftward else column + 0.004, y, lines[at].label, color=look.colour, fontsize=9,
+                va="center", ha="right" if leftward else "left", fontweight="bold" if look.hero else "normal",
                 clip_on=False, transform=axes.transAxes, parse_math=False,
             )  # fmt: skip
+
+
+def _crowds(places: Sequence[tuple[float, float]], wide: float, gap: float) -> list[list[int]]:
+    """Points, by number, whose names would touch: nearer than a name is wide and two names are high."""
+    crowds: list[list[int]] = []
+    for at, (x, y) in enumerate(places):
+        near = [
+            crowd
+            for crowd in crowds
+            if any(abs(places[other][0] - x) < wide and abs(places[other][1] - y) < 2 * gap for other in crowd)
+        ]
+        crowds = [crowd for crowd in crowds if crowd not in near] + [[*(at_ for crowd in near for at_ in crowd), at]]
+    return crowds
 
 
 def _handle(look: Style, label: str) -> Line2D:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ Releases = Sequence[tuple[Cell, Mapping[str, Any]]]
 """What crowds taught, with the cells."""
 HEADSTART, AIMED_EPSILON = 0.05, 2.0  # how far everybody's policy is to lie above the generator, at which budget
 OVERSHOOT = 1.2  # of the drift limit, at which cheating is to be stopped
+_RANGES = {
+    **dict.fromkeys(("percentile", "loved", "precision", "recall"), (0.0, 1.0)),
+    **dict.fromkeys(("diversity", "frechet"), (0.0, math.inf)),
+}
 
 
 class Streams:
@@ -48,8 +53,10 @@ class Streams:
         return [[row[measure] for row in self._by[method] if row["repeat"] == at] for at in repeats]
 
     def band(self, method: str, measure: str) -> Band:
-        """Mean with its band."""
-        return band(self.values(method, measure))
+        """Mean with its band, cut to what the measure can be."""
+        found, (low, high) = band(self.values(method, measure)), _RANGES.get(measure, (-math.inf, math.inf))
+        # a NaN, where one person has no band, comes through both
+        return Band(found.mean, max(found.low, low), min(found.high, high))
 
     def mean(self, method: str, measure: str) -> float:
         """Mean over everybody."""

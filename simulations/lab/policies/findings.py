@@ -143,7 +143,7 @@ def _plot(streams: Streams) -> Plot:
     return Plot(
         name=f"{slug(streams.generator)}-streams",
         title="Mean percentile of what is shown, by the true taste of who sees it",
-        x_label="diversity, of which the generator's own items have 1",
+        x_label="diversity (the generator's own: 1)",
         x_scale="linear",
         percentile=True,
         named=True,
