@@ -62,6 +62,10 @@ class Streams:
         """Mean over everybody."""
         return float(np.mean([row[measure] for row in self._by[method]]))
 
+    def percentile(self, method: str) -> float:
+        """Mean percentile of a method's items, by the true taste of who sees them."""
+        return self.mean(method, "percentile")
+
     def ratio(self, one: str, other: str, measure: str) -> float:
         """Mean of one method over that of another."""
         return self.mean(one, measure) / max(1e-12, self.mean(other, measure))
@@ -79,7 +83,7 @@ def aims(streams: Streams) -> list[dict[str, Any]]:
     if streams.generator == TOY:
         return []
     asked: list[tuple[set[str], str, Callable[[], float], float, bool]] = [
-        ({"policy"}, "policy: mean percentile at least", lambda: streams.mean("policy", "percentile"), 0.9, True),
+        ({"policy"}, "policy: mean percentile at least", lambda: streams.percentile("policy"), 0.9, True),
         ({"policy", "base"}, "policy: share of the generator's diversity at least",
          lambda: streams.ratio("policy", "base", "diversity"), 0.7, True),
         ({"policy", "best-of-n"}, "policy: Fréchet distance over that of best-of-n at most",

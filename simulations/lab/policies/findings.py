@@ -67,23 +67,15 @@ def report(
 
 def headline(every: Sequence[Streams]) -> str:
     """The main finding: the policy of each generator, or what came out best where there is none."""
-    return "; ".join(_said(streams) for streams in every) + "."
+    found = ", ".join(_said(streams) for streams in every)
+    return f"Mean percentile of what people are shown, from the generator alone to a stream: {found}."
 
 
 def _said(streams: Streams) -> str:
     methods = streams.methods
-    best = (
-        _HERO
-        if _HERO in methods and streams.generator != TOY
-        else max(methods, key=lambda method: streams.mean(method, "percentile"))
-    )
-    said = f"{streams.generator}, {best}: mean percentile {streams.mean(best, 'percentile'):.2f}"
-    if "base" in methods and best != "base":
-        kept = streams.ratio(best, "base", "diversity")
-        said += f" (the generator alone {streams.mean('base', 'percentile'):.2f}), {kept:.0%} of its diversity"
-    if "search" in methods and best == _HERO:
-        said += f", chosen {streams.ratio('search', best, 'seconds_per_item'):,.0f} times as quickly as by search"
-    return said
+    best = _HERO if _HERO in methods and streams.generator != TOY else max(methods, key=streams.percentile)
+    alone = f"{streams.percentile('base'):.2f} → " if "base" in methods and best != "base" else ""
+    return f"{streams.generator} {alone}{streams.percentile(best):.2f} ({best})"
 
 
 def _section(grid: PolicyGrid, streams: Streams, pictures: Sequence[Picture]) -> Section:
@@ -102,7 +94,7 @@ def _section(grid: PolicyGrid, streams: Streams, pictures: Sequence[Picture]) ->
     if any(name.startswith("federated") for name in streams.methods):
         lead += (
             f" Federated: everybody's policy, taught by {grid.crowd:,} others with {grid.ratings} answers each, before "
-            "any answer of the person it is shown to."
+            "any answer of the person it is shown to; more newcomers judge it below."
         )
     parts: list[Plot | Table | Picture | str] = [_table(streams), _plot(streams), costs]
     return Section(title=streams.generator, lead=lead, parts=[*parts, *([] if toy else [kinds]), *pictures])
