@@ -24,6 +24,7 @@ from common.errors import Interrupted, SettingError
 
 _STRENGTH = 5.0  # of pairs; pictures are far from each other, and 20 settles each pair next to the original
 _RATES = {"injection": 2e-4, "pairwise": 5e-5, "denoising": 3e-4}  # tried on avatars of 32 pixels
+_SLOWEST = 1 / 16  # of the rate at first, which is halved when a round goes too far
 _GROUP = 4  # ways from each noise, of denoising
 
 
@@ -36,7 +37,7 @@ class TuneSettings:
         rounds: most of them, >= 1; each ends with a check and can be gone on from.
         steps: of the optimiser in a round, >= 1; of denoising, passes over a round's ways.
         anchor: how firmly it is held to the original, >= 0; of denoising, weight of the divergence from it.
-        learning_rate: above 0; None for what suits the way.
+        learning_rate: at first, above 0, halved when a round goes too far; None for what suits the way.
         batch: samples in a step, >= 4: half are answers, half hold to the original; of denoising, ways in a round.
         held_out: share of the answers that only the guard hears, 0 to below 1; 0 for none.
         drift: how far it may go.
@@ -67,7 +68,12 @@ class TuneSettings:
                 f"anchor={self.anchor} must be >= 0, and held_out={self.held_out} at least 0 and below 1"
             )
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise SettingError(f"learning_rate={self.learning_rate} must be > 0; try 0.0005")
+            raise SettingError(f"learning_rate={self.learning_rate} must be > 0; try {_RATES[self.by]:g}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at first."""
+        return _RATES[self.by] if self.learning_rate is None else self.learning_rate
 
 
 class Way(Protocol):
@@ -80,6 +86,9 @@ class Way(Protocol):
     def advance(self, round: int) -> bool:
         """Teach for one round; False where the way itself says that it is far enough."""
 
+    def gentler(self) -> bool:
+        """Take the last round back, and go on half as fast; False where that cannot be."""
+
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes to go on as if nothing had stopped it."""
 
@@ -87,28 +96,39 @@ class Way(Protocol):
         """Go on from a `state`."""
 
 
-Round = Callable[[FlowModel, torch.Generator], FlowModel]
+Round = Callable[[FlowModel, torch.Generator, float], FlowModel]
+"""A flow, randomness and a learning rate to the flow after a round."""
 
 
 class Descent:
-    """A way whose rounds need nothing but the weights."""
+    """A way whose rounds need nothing but the weights and a learning rate."""
 
-    def __init__(self, base: FlowModel, teach: Round, seed: int) -> None:
-        self.flow, self._base, self._teach, self._seed = base, base, teach, seed
+    def __init__(self, base: FlowModel, teach: Round, rate: float, seed: int) -> None:
+        self.flow, self._before, self._base = base, base, base
+        self._teach, self._rate, self._slowest, self._seed = teach, rate, rate * _SLOWEST, seed
 
     def advance(self, round: int) -> bool:
         """See `Way`."""
         generator = torch.Generator(self._base.device).manual_seed(self._seed * 1_000_003 + round)
-        self.flow = self._teach(self.flow, generator)
+        self._before, self.flow = self.flow, self._teach(self.flow, generator, self._rate)
+        return True
+
+    def gentler(self) -> bool:
+        """See `Way`."""
+        if self._rate <= self._slowest:
+            return False
+        self.flow, self._rate = self._before, self._rate / 2
         return True
 
     def state(self) -> dict[str, Tensor]:
         """See `Way`."""
-        return dict(self.flow.velocity.state_dict())
+        weights = {f"weight.{name}": value for name, value in self.flow.velocity.state_dict().items()}
+        return {**weights, "rate": torch.tensor(self._rate, dtype=torch.float64)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Way`."""
-        self.flow = with_weights(self._base, self._base.velocity, state)
+        weights = {name[7:]: value for name, value in state.items() if name.startswith("weight.")}
+        self.flow, self._rate = with_weights(self._base, self._base.velocity, weights), float(state["rate"])
 
 
 class Steps:
@@ -126,6 +146,10 @@ class Steps:
         """See `Way`."""
         return self._policy.advance() is not None
 
+    def gentler(self) -> bool:
+        """See `Way`; its own limits have stopped it before."""
+        return False
+
     def state(self) -> dict[str, Tensor]:
         """See `Way`."""
         return self._policy.state()
@@ -139,16 +163,15 @@ def _injection(base: FlowModel, lesson: PackLesson, watch: Watch, settings: Tune
     half = settings.batch // 2
     how = TeachSettings(
         steps=settings.steps, picks=half, most_picks=half, anchors=half, anchor=settings.anchor,
-        learning_rate=settings.learning_rate or _RATES["injection"],
     )  # fmt: skip
 
-    def teach(student: FlowModel, generator: torch.Generator) -> FlowModel:
-        taught = inject(
-            student.velocity, base.velocity, lesson.liked, watch.anchors, how, generator, pairing=base.pairing
+    def teach(student: FlowModel, generator: torch.Generator, rate: float) -> FlowModel:
+        now = replace(how, learning_rate=rate)
+        return base.moved(
+            inject(student.velocity, base.velocity, lesson.liked, watch.anchors, now, generator, base.pairing)
         )
-        return base.moved(taught)
 
-    return Descent(base, teach, settings.seed)
+    return Descent(base, teach, settings.rate, settings.seed)
 
 
 def _pairwise(base: FlowModel, lesson: PackLesson, watch: Watch, settings: TuneSettings) -> Way:
@@ -156,20 +179,21 @@ def _pairwise(base: FlowModel, lesson: PackLesson, watch: Watch, settings: TuneS
     half = max(1, settings.batch // 4)  # a pair is two samples
     how = PairSettings(
         steps=settings.steps, pairs=half, anchors=settings.batch // 2, anchor=settings.anchor,
-        strength=_STRENGTH, learning_rate=settings.learning_rate or _RATES["pairwise"],
+        strength=_STRENGTH,
     )  # fmt: skip
 
-    def teach(student: FlowModel, generator: torch.Generator) -> FlowModel:
-        return contrast(base, lesson.better, lesson.worse, watch.anchors, how, generator, student=student)
+    def teach(student: FlowModel, generator: torch.Generator, rate: float) -> FlowModel:
+        now = replace(how, learning_rate=rate)
+        return contrast(base, lesson.better, lesson.worse, watch.anchors, now, generator, student=student)
 
-    return Descent(base, teach, settings.seed)
+    return Descent(base, teach, settings.rate, settings.seed)
 
 
 def _denoising(base: FlowModel, lesson: PackLesson, watch: Watch, settings: TuneSettings) -> Way:
     how = DenoisingSettings(
         iterations=settings.rounds, noises=max(1, settings.batch // _GROUP), group=_GROUP,
         epochs=max(1, settings.steps // 4), divergence=settings.anchor / 3,
-        learning_rate=settings.learning_rate or _RATES["denoising"], seed=settings.seed,
+        learning_rate=settings.rate, seed=settings.seed,
         way=StochasticSettings(steps=max(2, len(base.sampler.times) - 1), until=1.0),
         adapter=AdapterSettings(rank=8),
     )  # fmt: skip
@@ -267,11 +291,14 @@ class Tuner:
 
     def _round(self) -> Check:
         number = len(self.checks)
-        if not self._way.advance(number):
-            self.stopped = "it is as far from the original as it may go"
-            return self.checks[-1]
-        check = self._watch.check(self._way.flow, number)
-        verdict = self._watch.verdict([*self.checks, check], self.kept)
+        while True:
+            if not self._way.advance(number):
+                self.stopped = "it is as far from the original as it may go"
+                return self.checks[-1]
+            check = self._watch.check(self._way.flow, number)
+            verdict = self._watch.verdict([*self.checks, check], self.kept)
+            if not verdict.far or not self._way.gentler():
+                break
         if verdict.keep:
             self.kept, self._good = number, _weights(self._way.flow)
         self.checks.append(check)

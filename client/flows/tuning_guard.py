@@ -92,10 +92,12 @@ class Verdict:
     Attributes:
         stop: why to stop; None to go on.
         keep: whether this is the best flow so far that may be kept.
+        far: whether it is beyond a limit of drift, so that a smaller step might still do.
     """
 
     stop: str | None
     keep: bool
+    far: bool = False
 
 
 class Sight:
@@ -169,11 +171,12 @@ class Watch:
         """What to do after the last of these checks, of which ``kept`` is the best so far."""
         last, best = checks[-1], checks[kept]
         if last.distance > self._settings.distance:
-            return Verdict(f"its pictures are {last.distance:.2f} from the original's, over the limit of "
-                           f"{self._settings.distance:g}", False)  # fmt: skip
+            limit = f"{self._settings.distance:g}"
+            away = f"its pictures are {last.distance:.2f} from the original's, over the limit of {limit}"
+            return Verdict(away, keep=False, far=True)
         if last.variety < self._settings.variety:
-            return Verdict(f"{last.variety:.0%} of the original's variety is left, less than "
-                           f"{self._settings.variety:.0%}", False)  # fmt: skip
+            left = f"{last.variety:.0%} of the original's variety is left, less than {self._settings.variety:.0%}"
+            return Verdict(left, keep=False, far=True)
         if self.judge is None:
             return Verdict(None, last.reward > best.reward)
         top = max(range(len(checks)), key=lambda at: checks[at].held_out)

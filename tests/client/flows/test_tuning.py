@@ -9,7 +9,7 @@ import torch
 
 from client.flows.model import FlowModel
 from client.flows.pack_lesson import PackLesson
-from client.flows.tuning import WAYS, Tuner, TuneSettings
+from client.flows.tuning import WAYS, Descent, Tuner, TuneSettings
 from client.flows.tuning_guard import Check, DriftSettings, Watch
 from common.errors import Interrupted, RewardError, SettingError
 from tests.client.flows.colours import flow, lesson, redness
@@ -82,6 +82,24 @@ def test_a_flow_that_leaves_the_limits_is_stopped_and_not_kept(base: FlowModel) 
     assert tuner.done
     assert tuner.kept < len(tuner.checks) - 1
     assert tuner.checks[-1].distance > 0.1 >= tuner.checks[tuner.kept].distance
+
+
+def test_a_round_that_goes_too_far_is_taken_back_and_made_again_at_half_the_rate(
+    base: FlowModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = TuneSettings(by="pairwise", rounds=3, steps=10, learning_rate=0.04, drift=DriftSettings(distance=0.3))
+    tuner = Tuner(base, lesson(base), hasty)
+    tuner.run()
+    assert tuner.kept > 0
+    assert float(tuner.state()["way.rate"]) < 0.04
+    assert all(check.distance <= 0.3 for check in tuner.checks[: tuner.kept + 1])
+    assert gain(base, tuner.flow) > 0.25
+    monkeypatch.setattr(Descent, "gentler", lambda self: False)
+    control = Tuner(base, lesson(base), hasty)
+    control.run()
+    assert control.stopped is not None
+    assert "over the limit of 0.3" in control.stopped
+    assert len(control.checks) < len(tuner.checks)
 
 
 def test_likes_alone_teach_injection_without_a_judge_and_not_the_pairwise_loss(base: FlowModel) -> None:
