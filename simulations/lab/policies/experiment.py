@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from client.flows.checkpoint import open_checkpoint
+from client.generators.manifest import Manifest
 from client.generators.pack import GeneratorPack
+from common.errors import SettingError
 from simulations.lab.frames import strict
 from simulations.lab.grid import Advance, Cell, compute_all
 from simulations.lab.lab_run import LabRun
@@ -33,7 +35,7 @@ def run(grid: PolicyGrid, out: str | Path = "plgl-policies", *, jobs: int = 1, q
         quiet: no progress.
 
     Raises:
-        SettingError: a method needs something that is not installed.
+        SettingError: a method needs something that is not installed, or a generator makes no pictures.
         PackError: there is no such generator, or it is damaged.
         FolderError: the folder holds something else.
     """
@@ -62,7 +64,22 @@ def _named(generator: str) -> str:
     if generator == TOY:
         return f"{TOY} {open_checkpoint().fingerprint}"
     pack = GeneratorPack.open(generator)
+    check_pictures(pack.manifest)
     return f"{pack.name} {pack.version} {pack.hash}"
+
+
+def check_pictures(manifest: Manifest) -> None:
+    """Refuse a generator of something else than pictures, which are all that these people look at.
+
+    Raises:
+        SettingError: it makes something else.
+    """
+    made = manifest.output
+    if made.kind != "image":
+        raise SettingError(
+            f"generators={manifest.name} makes {made.kind} of shape {made.shape}; the people of this experiment look "
+            "at pictures; leave it out"
+        )
 
 
 def _prepare(grid: PolicyGrid, folder: str, cell: Cell, advance: Advance) -> dict[str, Any]:

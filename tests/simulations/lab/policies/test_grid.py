@@ -5,9 +5,12 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from client.generators.interface import Output
 from client.generators.manifest import MANIFEST
+from client.generators.pack import GeneratorPack
 from common.errors import SettingError
 from simulations.lab.policies import TOY, PolicyGrid
+from simulations.lab.policies.experiment import check_pictures
 from simulations.lab.policies.grid import METHODS, budget_of, serves, usual_generators
 from simulations.lab.policies_cli import policies
 
@@ -75,3 +78,11 @@ def test_settings_out_of_range_are_refused_by_the_command(assignment: str, messa
     assert isinstance(said.exception, SettingError)
     assert message in str(said.exception)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_generator_of_sounds_is_refused_before_anything_is_made() -> None:
+    manifest = GeneratorPack.open("art").manifest
+    check_pictures(manifest)
+    sounds = replace(manifest, format="plgl-pack-2", output=Output(kind="audio", shape=(24_000,), sample_rate=24_000))
+    with pytest.raises(SettingError, match=r"generators=art makes audio of shape \(24000,\); the people of"):
+        check_pictures(sounds)
