@@ -33,7 +33,7 @@ from client.generators.pack import GeneratorPack
 from client.generators.sandbox import Limits
 from client.generators.speed import SpeedSettings
 from tests.client.generators.importers import stylegan_files
-from tests.client.generators.importers.test_gans import official_dcgan
+from tests.client.generators.importers.gan_networks import official_dcgan
 
 Network = Callable[[Tensor], Tensor]
 CASES = ("art-128", "art-256", "dcgan-64", "stylegan2-64", "stylegan2-128", "stylegan2-256")

@@ -82,7 +82,9 @@ def test_twenty_pairs_find_what_is_loved() -> None:
 
 def test_every_other_comparison_roams_once_there_is_a_guess() -> None:
     """Questions near the best are about better items than the ones between them, which come from anywhere."""
-    session, near, anywhere = open_session(), [], []
+    session = open_session()
+    near: list[float] = []
+    anywhere: list[float] = []
     for asked in range(ROAMING + 12):
         a, b = session.propose(2)
         with torch.no_grad():

@@ -79,7 +79,8 @@ def _in_a_disc(directions: Tensor | None, bandwidth: float) -> Tensor:
     assert directions is not None
     normal = directions / bandwidth
     radii = normal.norm(dim=1, keepdim=True)
-    return bandwidth * normal / (radii * torch.exp(radii.square() / 4))
+    found: Tensor = bandwidth * normal / (radii * torch.exp(radii.square() / 4))
+    return found
 
 
 def _styled(network: Trainable, folder: Path, effort: Effort, report: Report) -> Taught:

@@ -20,7 +20,7 @@ from client.generators.installed import InstalledPacks
 from client.generators.latent_map import LatentMapSettings
 from client.generators.pack import GeneratorPack
 from common.errors import FetchError, SettingError, UnknownGenerator, UnreadableModel
-from tests.client.generators.importers.test_gans import official_dcgan
+from tests.client.generators.importers.gan_networks import official_dcgan
 
 SMALL = LatentMapSettings(components=4, pictures=1000, width=16, epochs=2)
 

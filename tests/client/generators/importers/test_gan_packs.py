@@ -11,7 +11,7 @@ import torch
 from client.generators.importers.base import ImportSettings, make
 from client.generators.importers.registry import importer_of, sniffed
 from tests.client.generators.importers import stylegan_files
-from tests.client.generators.importers.test_gans import Tree, ZooProGan, lively, official_dcgan
+from tests.client.generators.importers.gan_networks import Tree, ZooProGan, lively, official_dcgan
 
 
 def stylegan2(path: Path) -> ImportSettings:
