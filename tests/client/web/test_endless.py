@@ -103,21 +103,20 @@ def test_a_newcomers_wall_is_everybodys_policy_at_once_and_is_learned_on_from(
     deck.endless.settings = QUICK
     assert deck.endless.ready()
     assert deck.endless.progress is None  # nothing was learned
+    begun = policy_of(everybody, deck.session.pack).state_dict()
+    assert deck.endless._policy is not None
+    assert all(torch.equal(value, begun[name]) for name, value in deck.endless._policy.state_dict().items())
     with deck.lock:
         made = deck.make_wall(0.0)
         assert deck.more_wall()
         assert deck.wall is not None
         assert deck.wall.items[: len(made.items)] == made.items
         assert deck.wall.chances == (None,) * len(deck.wall.items)  # nobody knows that of somebody unknown
-        first = torch.stack([item.features[0] for item in deck.wall.items])
-        law = deck.session.lens(deck.session.pack.latents.sample(500, torch.Generator().manual_seed(1))).features[:, 0]
-        assert float(first.mean()) > float(law.mean()) + 2 * float(law.std()) / len(first) ** 0.5
         rate(deck.session, 10)
     assert not deck.endless.ready()
     deck.endless.wait(60)
     assert deck.endless.trouble is None
     assert deck.endless.ready()
-    begun = policy_of(everybody, deck.session.pack).state_dict()
     learned = deck.endless._policy
     assert learned is not None
     shapes = {name: value.shape for name, value in learned.state_dict().items()}
