@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for source in chosen
         for pack in source.packs
     ]
-    lines = [sheet.Line(label=pack.label, note=_note(source), pictures=each.pictures) for source, pack, each in made]
+    lines = [line for source, pack, each in made for line in _lines(source, pack, each)]
     sheet.draw(lines, COLUMNS).save(said.out / PICTURE, optimize=True)
     console = Console()
     console.print(_table(made, written))
@@ -79,22 +80,19 @@ def _trained(source: Source, out: Path) -> Written:
         return train(source, out, source.effort, lambda step, loss: bar.update(row, completed=step))
 
 
-def _note(source: Source) -> str:
-    return f"--as {source.kind}"
+def _lines(source: Source, pack: PackOf, made: Made) -> list[sheet.Line]:
+    """Rows of the picture: one for a pack, and one for each further prompt it is given."""
+    note = f"--as {source.kind}" + f", {pack.shown}" * bool(pack.shown)
+    others = [
+        sheet.Line(label=f"“{prompt}”", note="the same pack and noise", pictures=pictures)
+        for prompt, pictures in made.others.items()
+    ]
+    return [sheet.Line(label=pack.label, note=note, pictures=made.pictures), *others]
 
 
 def _table(made: Sequence[tuple[Source, PackOf, Made]], written: dict[str, Written]) -> Table:
-    columns = (
-        "pack",
-        "parameters",
-        "trained",
-        "against its file",
-        "against training",
-        "promises",
-        "per picture",
-        "size",
-    )
-    table = Table(*columns, title="imported with plgl generator add, and compared on 64 latents")
+    columns = ("pack", "weights", "trained", "file", "training", "kept", "picture", "size")
+    table = Table(*columns, title="error against the file and against the trained network", box=box.SIMPLE)
     for source, pack, each in made:
         about = written[source.name].about
         trained = "" if each.against_training is None else f"{each.against_training:.1e}"
@@ -118,7 +116,9 @@ def _maps(chosen: Sequence[Source], home: Path, pictures: int, console: Console)
         found[pack.name] = {"components": len(r2), "r2": r2, "explained": learned["explained"]}
         mean = sum(r2) / len(r2)
         said = f"latent map of {pack.name}: {len(r2)} components, mean R2 {mean:.3f}, first eight {sum(r2[:8]) / 8:.3f}"
-        console.print(f"{said}; {learned['explained']:.0%} of what differs between the pictures", highlight=False)
+        console.print(
+            f"{said}; {learned['explained']:.0%} of what differs between the pictures", highlight=False, soft_wrap=True
+        )
     return found
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from client.generators.importers.diffusers_pipeline import prompt_embedding
 from client.generators.pack import GeneratorPack
 from common.cli import GROUP, run
 from common.latents import LatentSpace
@@ -25,6 +27,7 @@ from tests.gallery.sources import PackOf, Source, Written
 LICENCE = "CC0-1.0"
 NUMBERS = ("command", "error", "against_training", "promises", "milliseconds", "megabytes")
 """Fields of `Made` that are no pictures."""
+_OTHER = "prompt/"
 _TIMED = 16
 _REPEATS = 3
 
@@ -45,6 +48,7 @@ class Made:
         milliseconds: for one picture, in a batch of 16.
         megabytes: of the pack.
         pictures: ``(n, 3, h, w)`` in [-1, 1].
+        others: the same for each further prompt, from the same latents.
     """
 
     command: str
@@ -54,6 +58,7 @@ class Made:
     milliseconds: float
     megabytes: float
     pictures: Tensor
+    others: Mapping[str, Tensor]
 
 
 def plgl(*arguments: str) -> str:
@@ -93,6 +98,7 @@ def add(source: Source, pack: PackOf, written: Written, home: Path, sheets: Path
     checked = _json(plgl("generator", "check", pack.name, *where, "--json"))
     plgl("generator", "sample", pack.name, "--out", str(sheets / f"{pack.name}.png"), *where, "--seed", str(seed))
     opened = GeneratorPack.open(pack.name, home)
+    latents = latents_of(opened.latents, count, seed)
     return Made(
         command=shlex.join(["plgl", "generator", "add", written.path.name, *options[: 2 + len(pack.options)]]),
         error=float(added["error"]),
@@ -100,7 +106,11 @@ def add(source: Source, pack: PackOf, written: Written, home: Path, sheets: Path
         promises=sum(each["kept"] is True for each in checked["promises"]),
         milliseconds=_milliseconds(opened),
         megabytes=sum(each["size"] for each in added["files"].values()) / 1e6,
-        pictures=opened.generate(latents_of(opened.latents, count, seed)),
+        pictures=opened.generate(latents),
+        others={
+            prompt: opened.generate(latents, conditions={"prompt": prompt_embedding(written.path, prompt)})
+            for prompt in pack.prompts
+        },
     )
 
 
@@ -112,22 +122,26 @@ def add_once(
     wanted = json.dumps(
         {"options": pack.options, "source": written.about, "count": count, "seed": seed}, sort_keys=True
     )
-    if (found := _kept(kept, wanted)) is not None:
+    if (found := _kept(pack, kept, wanted)) is not None:
         return found
     made = add(source, pack, written, home, sheets, count, seed)
     about = {name: getattr(made, name) for name in NUMBERS}
     notes = {"made": json.dumps(about), "settings": wanted}
-    save_file({"pictures": made.pictures.contiguous()}, kept, notes)
+    drawn = {"pictures": made.pictures, **{_OTHER + prompt: pictures for prompt, pictures in made.others.items()}}
+    save_file({name: pictures.contiguous() for name, pictures in drawn.items()}, kept, notes)
     return made
 
 
-def _kept(file: Path, wanted: str) -> Made | None:
+def _kept(pack: PackOf, file: Path, wanted: str) -> Made | None:
     if not file.is_file():
         return None
     with safe_open(str(file), "pt") as opened:
         notes = opened.metadata() or {}
-        pictures = opened.get_tensor("pictures")
-    return Made(**json.loads(notes["made"]), pictures=pictures) if notes.get("settings") == wanted else None
+        drawn = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
+    if notes.get("settings") != wanted:
+        return None
+    others = {prompt: drawn[_OTHER + prompt] for prompt in pack.prompts}
+    return Made(**json.loads(notes["made"]), pictures=drawn["pictures"], others=others)
 
 
 def learn_map(pack: PackOf, home: Path, pictures: int) -> dict[str, Any]:

@@ -27,12 +27,16 @@ class PackOf:
         name: of the pack.
         label: what the picture says.
         options: of `plgl generator add`, after file and ``--as``.
+        shown: of the options, what the picture says too.
+        prompts: further ones that the same pack is given as a condition, each a row of the picture.
         same: whether its latents and inputs are those that the trained network itself was drawn with.
     """
 
     name: str
     label: str
     options: tuple[str, ...] = ()
+    shown: str = ""
+    prompts: tuple[str, ...] = ()
     same: bool = True
 
 
@@ -128,7 +132,7 @@ def _set(**settings: object) -> tuple[str, ...]:
     return tuple(each for name, value in settings.items() for each in ("--set", f"{name}={value}"))
 
 
-_STEPS = _set(steps=diffusion.STEPS)
+_STEPS, _FEW = _set(steps=diffusion.STEPS), f"{diffusion.STEPS} steps"
 _GUIDED = (*_STEPS, *_set(guidance=f"{diffusion.GUIDANCE:g}"))
 
 SOURCES = (
@@ -139,7 +143,7 @@ SOURCES = (
         effort=Effort(steps=2000, batch=32, rate=8e-3),
         packs=(
             PackOf(name="stylegan2", label="StyleGAN2, Z"),
-            PackOf(name="stylegan2-w", label="StyleGAN2, W", options=("--law", "w"), same=False),
+            PackOf(name="stylegan2-w", label="StyleGAN2, W", options=("--law", "w"), shown="--law w", same=False),
         ),
     ),
     Source(
@@ -147,17 +151,14 @@ SOURCES = (
         kind="stylegan",
         teach=gans.stylegan3("t"),
         effort=Effort(steps=900, batch=16, rate=1e-2),
-        packs=(
-            PackOf(name="stylegan3-t", label="StyleGAN3-T, Z"),
-            PackOf(name="stylegan3-t-w", label="StyleGAN3-T, W", options=("--law", "w"), same=False),
-        ),
+        packs=(PackOf(name="stylegan3-t", label="StyleGAN3-T"),),
     ),
     Source(
         name="stylegan3-r",
         kind="stylegan",
         teach=gans.stylegan3("r"),
         effort=Effort(steps=500, batch=16, rate=8e-3),
-        packs=(PackOf(name="stylegan3-r", label="StyleGAN3-R, Z"),),
+        packs=(PackOf(name="stylegan3-r", label="StyleGAN3-R"),),
     ),
     Source(
         name="progan",
@@ -177,11 +178,8 @@ SOURCES = (
         name="stackgan",
         kind="stackgan",
         teach=gans.stackgan,
-        effort=Effort(steps=500, batch=16, rate=4e-3),
-        packs=(
-            PackOf(name="stackgan", label="StackGAN-v2, 128 px"),
-            PackOf(name="stackgan-64", label="StackGAN-v2, 64 px", options=_set(branch=1), same=False),
-        ),
+        effort=Effort(steps=400, batch=16, rate=5e-3),
+        packs=(PackOf(name="stackgan", label="StackGAN-v2"),),
     ),
     Source(
         name="vae",
@@ -200,7 +198,7 @@ SOURCES = (
         name="autoencoder",
         kind="diffusers",
         teach=autoencoders.autoencoder,
-        effort=Effort(steps=700, batch=32, rate=2e-3),
+        effort=Effort(steps=450, batch=32, rate=2e-3),
         packs=(PackOf(name="autoencoder-kl", label="AutoencoderKL"),),
     ),
     Source(
@@ -208,28 +206,28 @@ SOURCES = (
         kind="diffusers",
         teach=diffusion.ddim,
         effort=Effort(steps=700, batch=32, rate=2e-3),
-        packs=(PackOf(name="ddim", label="DDIM", options=_STEPS),),
+        packs=(PackOf(name="ddim", label="DDIM", options=_STEPS, shown=_FEW),),
     ),
     Source(
         name="flow",
         kind="diffusers",
         teach=diffusion.flow,
-        effort=Effort(steps=700, batch=32, rate=2e-3),
-        packs=(PackOf(name="flow", label="Rectified flow", options=_STEPS),),
+        effort=Effort(steps=500, batch=32, rate=2e-3),
+        packs=(PackOf(name="flow", label="Rectified flow", options=_STEPS, shown=_FEW),),
     ),
     Source(
         name="prompted",
         kind="diffusers",
         teach=diffusion.prompted,
         effort=Effort(steps=700, batch=32, rate=2e-3),
-        packs=tuple(
+        packs=(
             PackOf(
-                name=f"prompted-{prompt.split()[-1]}",
-                label=f"prompt \u201c{prompt}\u201d",
-                options=(*_GUIDED, *_set(prompt=prompt)),
-                same=not i,
-            )
-            for i, prompt in enumerate(diffusion.PROMPTS)
+                name="prompted",
+                label=f"“{diffusion.PROMPTS[0]}”",
+                options=(*_GUIDED, *_set(prompt=diffusion.PROMPTS[0])),
+                shown=_FEW,
+                prompts=diffusion.PROMPTS[1:],
+            ),
         ),
     ),
     Source(
@@ -240,8 +238,9 @@ SOURCES = (
         packs=(
             PackOf(
                 name="onnx",
-                label="ONNX file",
+                label="An ONNX file",
                 options=("--law", "uniform", "--range", "-1", "1", "--output-range", "0", "1"),
+                shown="--law uniform",
             ),
         ),
     ),
@@ -253,7 +252,8 @@ SOURCES = (
         packs=(
             PackOf(
                 name="torch",
-                label="class of your own",
+                label="A class of your own",
+                shown="--module own.py:Own",
                 options=(
                     *("--module", f"{_OWN}:Own", "--set", f"latent_shape={DIMENSION},1,1"),
                     *("--set", f"with.width={plain.WIDTH}"),
