@@ -154,13 +154,6 @@ SOURCES = (
         packs=(PackOf(name="stylegan3-t", label="StyleGAN3-T"),),
     ),
     Source(
-        name="stylegan3-r",
-        kind="stylegan",
-        teach=gans.stylegan3("r"),
-        effort=Effort(steps=500, batch=16, rate=8e-3),
-        packs=(PackOf(name="stylegan3-r", label="StyleGAN3-R"),),
-    ),
-    Source(
         name="progan",
         kind="progan",
         teach=gans.progan,
