@@ -246,7 +246,7 @@ SOURCES = (
             PackOf(
                 name="torch",
                 label="A class of your own",
-                shown="--module own.py:Own",
+                shown="--module",
                 options=(
                     *("--module", f"{_OWN}:Own", "--set", f"latent_shape={DIMENSION},1,1"),
                     *("--set", f"with.width={plain.WIDTH}"),
