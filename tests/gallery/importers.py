@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for pack in source.packs
     ]
     lines = [line for source, pack, each in made for line in _lines(source, pack, each)]
-    few = sheet.draw(lines, COLUMNS).quantize(256, dither=Image.Dither.NONE)  # a third of the bytes
+    few = sheet.draw(lines, COLUMNS).quantize(
+        256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )  # a third of the bytes
     few.save(said.out / PICTURE, optimize=True)
     console = Console()
     console.print(_table(made, written))
