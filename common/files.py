@@ -9,6 +9,18 @@ from pathlib import Path
 from common.errors import StorageError
 
 
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        StorageError: the disk refuses; the message tells to choose another ``option``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {error.strerror}; choose another {option}") from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``: afterwards the file holds all of it or what it held before.
 

@@ -13,16 +13,21 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from common.errors import PlglError, PriorError, ReleaseError
+from common.errors import PriorError, ReleaseError
 from common.population_policy import PopulationPolicy
 from common.privacy.statement import PrivacyStatement
-from common.release import check_statement, statement_values
-from common.signing import SigningKey, read_document, sign_document
+from common.release import Form, check_statement, read_published, statement_values
+from common.signing import SigningKey, sign_document
 from common.terms import Terms
 
 FORMAT = "plgl-policy-release-1"
-_PURPOSE = "policy"
-_FIELDS = {"format", "terms", "version", "rounds", "created", "expires", "size", "privacy", "tensors"}
+_FORM = Form(
+    purpose="policy",
+    what="policy",
+    otherwise="ask the operator",
+    format=FORMAT,
+    fields=frozenset(["format", "terms", "version", "rounds", "created", "expires", "size", "privacy", "tensors"]),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +79,7 @@ class PolicyRelease:
             "privacy": policy.privacy.to_json(),
             "tensors": base64.b64encode(raw).decode(),
         }
-        return sign_document(content, key, _PURPOSE)
+        return sign_document(content, key, _FORM.purpose)
 
     @classmethod
     def from_bytes(cls, raw: bytes, public: bytes) -> PolicyRelease:
@@ -88,22 +93,10 @@ class PolicyRelease:
             SignatureError: it is not signed with that key for this purpose, or is no document at all.
             ReleaseError: it is signed, and wrong.
         """
-        content = read_document(raw, public, _PURPOSE)
-        try:
-            return cls._parsed(content)
-        except ReleaseError:
-            raise
-        except (PlglError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
-            reason = str(error)[:200] if isinstance(error, PlglError) else "a field has another form"
-            raise ReleaseError(f"this policy cannot be used: {reason}; ask the operator") from error
+        return read_published(raw, public, _FORM, cls._parsed)
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> PolicyRelease:
-        if content.get("format") != FORMAT:
-            name = str(content.get("format"))[:40]
-            raise ReleaseError(f"format {name!r} of the policy is not {FORMAT}; install a newer plgl")
-        if set(content) != _FIELDS:
-            raise ReleaseError("the policy has missing or unknown fields; ask the operator")
         terms, text = Terms.from_json(content["terms"]), content["tensors"]
         if not isinstance(text, str):  # how long it may be, `read_document` has said
             raise ReleaseError("the weights of a policy must be text; ask the operator")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -31,10 +32,72 @@ CLOCK_SECONDS = 300
 LARGEST_NUMBER = 1e6
 """Log-odds beyond this mean nothing, and their squares would not be finite for long."""
 
-_PURPOSE = "release"
-_FIELDS = {"format", "terms", "version", "round", "rounds", "created", "expires", "previous", "privacy", "tensors"}
+_FIELDS = frozenset(
+    ("format", "terms", "version", "round", "rounds", "created", "expires", "previous", "privacy", "tensors")
+)
 _TENSORS = {"mean", "covariance", "thresholds"}
 _HEADER_BYTES = 4096  # of safetensors, around the numbers themselves
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a kind of signed document looks like.
+
+    Attributes:
+        purpose: it is signed for; what: it is called; otherwise: what holds when it cannot be used.
+        what: see above.
+        otherwise: see above.
+        format: its name.
+        fields: all of them.
+    """
+
+    purpose: str
+    what: str
+    otherwise: str
+    format: str
+    fields: frozenset[str]
+
+
+_FORM = Form(
+    purpose="release",
+    what="release",
+    otherwise="the prior in use stays",
+    format=FORMAT,
+    fields=frozenset(
+        ["format", "terms", "version", "round", "rounds", "created", "expires", "previous", "privacy", "tensors"]
+    ),
+)
+
+
+def read_published(raw: bytes, public: bytes, form: Form, parse: Callable[[dict[str, Any]], T]) -> T:
+    """Read a signed document. Nothing of it is looked at before its signature holds.
+
+    Args:
+        raw: as it was fetched, of any origin.
+        public: ``(32,)`` the release key, as pinned.
+        form: what it must look like.
+        parse: makes the thing itself of the fields.
+
+    Raises:
+        SignatureError: it is not signed with that key for this purpose, or is no document at all.
+        ReleaseError: it is signed, and wrong.
+    """
+    content = read_document(raw, public, form.purpose)
+    if content.get("format") != form.format:
+        name = str(content.get("format"))[:40]
+        raise ReleaseError(f"format {name!r} of the {form.what} is not {form.format}; install a newer plgl")
+    if set(content) != form.fields:
+        raise ReleaseError(f"the {form.what} has missing or unknown fields; {form.otherwise}")
+    try:
+        return parse(content)
+    except ReleaseError:
+        raise
+    except (PlglError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
+        reason = str(error)[:200] if isinstance(error, PlglError) else "a field has another form"
+        raise ReleaseError(f"this {form.what} cannot be used: {reason}; {form.otherwise}") from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +155,7 @@ class Release:
             "privacy": prior.privacy.to_json(),
             "tensors": base64.b64encode(raw).decode(),
         }
-        return sign_document(content, key, _PURPOSE)
+        return sign_document(content, key, _FORM.purpose)
 
     @classmethod
     def from_bytes(cls, raw: bytes, public: bytes) -> Release:
@@ -106,22 +169,10 @@ class Release:
             SignatureError: it is not signed with that key for this purpose, or is no document at all.
             ReleaseError: it is signed, and wrong.
         """
-        content = read_document(raw, public, _PURPOSE)
-        try:
-            return cls._parsed(content)
-        except ReleaseError:
-            raise
-        except (PlglError, ValueError, KeyError, TypeError, ArithmeticError, RuntimeError) as error:
-            reason = str(error)[:200] if isinstance(error, PlglError) else "a field has another form"
-            raise ReleaseError(f"this release cannot be used: {reason}; the prior in use stays") from error
+        return read_published(raw, public, _FORM, cls._parsed)
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> Release:
-        if content.get("format") != FORMAT:
-            name = str(content.get("format"))[:40]
-            raise ReleaseError(f"format {name!r} of the release is not {FORMAT}; install a newer plgl")
-        if set(content) != _FIELDS:
-            raise ReleaseError("the release has missing or unknown fields; the prior in use stays")
         terms = Terms.from_json(content["terms"])
         rounds = content["rounds"]
         if type(rounds) is not int or not 1 <= rounds < 2**31:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from client.generators.packs_cli import Home, Json
+from client.progress import progress_bar, rounds_bar
 from common.errors import RewardError, SettingError
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
@@ -166,21 +166,9 @@ def _taught(session: Session, found: PackFlow, settings: TuneSettings, said: Con
         said.print(f"goes on after round {len(tuner.checks) - 1} of {settings.rounds}", **_PLAIN)
     if not len(lesson.held_better):
         said.print("no held-out answer compares two items, so only the limits of drift watch", **_PLAIN)
-    with _learning(settings.rounds, said.quiet) as tell:
+    with rounds_bar("teaching", settings.rounds, _in_words, quiet=said.quiet) as tell:
         tuner.run(tell, lambda: save(session, tuner, mark))
     return tuner, lesson.answers
-
-
-@contextmanager
-def _learning(rounds: int, quiet: bool) -> Iterator[Callable[[Check], None]]:
-    columns = (TextColumn("teaching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
-        task = bar.add_task("", total=rounds)
-
-        def tell(check: Check) -> None:
-            bar.update(task, completed=check.round, description=_in_words(check))
-
-        yield tell
 
 
 def _in_words(check: Check) -> str:
@@ -196,7 +184,6 @@ def _installed(found: PackFlow, tuner: Tuner, name: str, pictures: int, home: Pa
     from client.generators.latent_map import LatentMapSettings, learn_latent_map
     from client.generators.manifest import LATENT_MAP, MANIFEST
     from client.generators.pack import GeneratorPack, fingerprint
-    from client.generators.progress import progress_bar
 
     notice = f"tuned from {found.pack.name} {found.pack.version} to somebody's answers by {tuner.settings.by}"
     with said.status("making the pack"):
@@ -222,13 +209,9 @@ def _before_after(found: PackFlow, taught: FlowModel, folder: Path) -> list[Path
     import torch
 
     from client.generators.cli import contact_sheet
-    from common.errors import StorageError
-    from common.files import write_atomically
+    from common.files import make_folder, write_atomically
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror}; choose another --before-after") from error
+    make_folder(folder, "--before-after")
     noise = found.flow.noise(_SHOWN, torch.Generator().manual_seed(0)).to(found.flow.device)
     written = []
     for name, flow in (("before", found.flow), ("after", taught)):

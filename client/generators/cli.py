@@ -14,9 +14,9 @@ from rich.table import Table
 
 from client.flows.tune_cli import tune
 from client.generators.packs_cli import Home, Json, Name, add, check_pack, remove, sign
-from client.generators.progress import progress_bar
 from client.generators.ready_cli import prepare
 from client.generators.training.cli import train
+from client.progress import progress_bar
 
 if TYPE_CHECKING:  # heavy modules are imported inside the commands, so that help stays quick
     from client.generators.latent_map import LatentMapSettings

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from client.progress import rounds_bar
 from common.errors import SettingError
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
@@ -128,7 +128,7 @@ def stream(
         said, (generator, model, prior), profile, context, (store, passphrase_file), as_json, seed, population
     ) as session:
         crowd = everybody(said, population, session.pack, settings)
-        with _learning(settings.most_rounds, quiet=as_json) as tell:
+        with rounds_bar("learning your taste", settings.most_rounds, _in_words, quiet=as_json) as tell:
             learned = learn_policy(session, settings, tell, crowd)
         _tell(said, learned)
         shown = _Shown()
@@ -215,23 +215,10 @@ def everybody(
     if place is None:
         return None
     how = PopulationSettings(learn=(settings or StreamSettings()).learn)
-    with _learning(how.learn.rounds, quiet=said.quiet, what="making everybody's policy") as tell:
+    with rounds_bar("making everybody's policy", how.learn.rounds, _in_words, quiet=said.quiet) as tell:
         found, about = open_population(place, pack, how, tell)
     said.print(f"begins with what everybody likes: {about}", soft_wrap=True, highlight=False, markup=False)
     return found
-
-
-@contextlib.contextmanager
-def _learning(rounds: int, *, quiet: bool, what: str = "learning your taste") -> Iterator[Callable[[Check], None]]:
-    """A bar on standard error that tells how reward, held-out answers and drift go."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True) as bar:
-        task = bar.add_task("", total=rounds)
-
-        def tell(check: Check) -> None:
-            bar.update(task, completed=check.round, description=_in_words(check))
-
-        yield tell
 
 
 def _in_words(check: Check) -> str:
@@ -320,12 +307,9 @@ def _before_after(session: Session, learned: Learned, level: float, folder: Path
     import torch
 
     from client.terminal_display import save
-    from common.errors import StorageError
+    from common.files import make_folder
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror}; choose another --before-after") from error
+    make_folder(folder, "--before-after")
     noise = session.pack.latents.sample(2 * _WALL, torch.Generator().manual_seed(0))
     with torch.no_grad():
         after = learned.policy(noise, torch.full((len(noise),), level)).places

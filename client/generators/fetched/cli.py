@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from client.generators.fetched import FETCHABLE
-from client.generators.progress import progress_bar
+from client.progress import progress_bar
 from common.errors import SettingError
 
 if TYPE_CHECKING:  # heavy modules are imported inside the command, so that help stays quick
