@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from client.policy import LEVEL
 from client.progress import rounds_bar
 from common.errors import SettingError
 
@@ -46,7 +47,7 @@ def stream(
     ] = "art",
     level: Annotated[
         float, typer.Option(help="0 safe to 1 surprising; one policy serves all levels.", rich_help_panel=_SHOW)
-    ] = 0.3,
+    ] = LEVEL,
     count: Annotated[int, typer.Option(help="Items to show; 0 goes on until you stop it.", rich_help_panel=_SHOW)] = 0,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder to write pictures to instead of drawing.", rich_help_panel=_SHOW)

@@ -43,8 +43,8 @@ class GoalSettings:
         SettingError: a number is not positive, a price falls, nats rise, or the bonus is negative.
     """
 
-    safe: float = 0.06
-    surprising: float = 0.6
+    safe: float = 0.03
+    surprising: float = 0.3
     variety: float = 1.0
     most: float = 14.0
     nearest: float = 5.0

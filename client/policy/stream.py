@@ -21,7 +21,7 @@ from torch import Tensor
 from client.classifiers.base import Answers, Points
 from client.classifiers.labels import targets
 from client.items import Item
-from client.policy import keeping
+from client.policy import LEVEL, keeping
 from client.policy.flow import FlowSettings, LatentPolicy, check_level
 from client.policy.goal import Goal, GoalSettings
 from client.policy.guard import Check, Guard, GuardSettings, Tether
@@ -317,7 +317,9 @@ class Stream:
         level: from 0 (safe) to 1 (surprising).
     """
 
-    def __init__(self, session: Session, policy: LatentPolicy, *, level: float = 0.3, seed: int | None = None) -> None:
+    def __init__(
+        self, session: Session, policy: LatentPolicy, *, level: float = LEVEL, seed: int | None = None
+    ) -> None:
         """Draw for a session; without a seed the items are new each time.
 
         Raises:

@@ -150,13 +150,16 @@ class Training:
         return self.guard.check(self.learner.policy, len(self.checks))
 
     def _round(self) -> Check:
-        """A round of learning, done again from its beginning and slower where it overshot the limits of drift."""
+        """A round of learning, done again from its beginning and slower where it overshot the limits of drift.
+
+        As long as nothing was kept, going beyond them at all is too far: the guard would stop with nothing learned.
+        """
         if self._warm is not None and not self.rounds:
             self._warm()
         for _ in range(RETRIES):
             self.learner.round()
             check = self._check()
-            if self.guard.drift(check) <= OVERSHOT:
+            if self.guard.drift(check) <= (OVERSHOT if self._kept is not None and self._kept.round else 1.0):
                 break
             rate = float(self.learner.state()["rate"])
             self._return(self._snapshot)

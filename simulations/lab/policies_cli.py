@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from client.policy import LEVEL
 from simulations.lab.cli import AsJson, Jobs, Out, Seed, Set, show
 
 
@@ -23,7 +24,7 @@ def policies(
     ] = "",
     methods: Annotated[str, typer.Option(help="Ways to make a stream, e.g. base,policy; all without.")] = "",
     people: Annotated[int, typer.Option(help="People of each panel.")] = 4,
-    level: Annotated[float, typer.Option(help="0 safe to 1 surprising.")] = 0.3,
+    level: Annotated[float, typer.Option(help="0 safe to 1 surprising.")] = LEVEL,
     repeats: Annotated[int, typer.Option(help="Independent panels; bands are over them.")] = 3,
     seed: Seed = 0,
     sets: Set = [],  # noqa: B006

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from client.generators.installed import InstalledPacks
+from client.policy import LEVEL
 from client.policy.learner import LearnSettings
 from client.policy.stream import StreamSettings
 from common.errors import SettingError
@@ -96,7 +97,7 @@ class PolicyGrid:
     picks: int = 6
     items: int = 200
     of: int = 64
-    level: float = 0.3
+    level: float = LEVEL
     rounds: int = 20
     law: int = 2_000
     own: int = 1_000

@@ -16,6 +16,7 @@ from client.flows.checkpoint import open_checkpoint
 from client.flows.comparison import METHODS, ComparisonSettings, Lesson, lesson_of
 from client.flows.judge import judge
 from client.flows.model import FlowModel, of_checkpoint
+from client.policy import LEVEL
 from simulations.lab.grid import Advance, Cell
 from simulations.lab.policies import front
 from simulations.lab.policies.grid import PolicyGrid
@@ -74,7 +75,7 @@ def drawn_by(
     generator: torch.Generator,
     *,
     of: int = 64,
-    level: float = 0.3,
+    level: float = LEVEL,
     rounds: int = 20,
 ) -> Drawn:
     """The stream of a method.

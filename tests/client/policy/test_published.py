@@ -104,7 +104,7 @@ def _any_key(patch: pytest.MonkeyPatch) -> None:
         content: dict[str, Any] = json.loads(raw)["content"]
         return content
 
-    patch.setattr("common.policy_release.read_document", believing)
+    patch.setattr("common.release.read_document", believing)
 
 
 def _no_memory(patch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,20 @@ def test_a_second_part_that_was_left_goes_on_as_if_it_had_never_stopped() -> Non
     assert len(kept) == 4
 
 
+def test_a_first_round_that_goes_a_little_too_far_is_done_again_slower() -> None:
+    """A later one may end the learning; if the first did, nothing would be learned."""
+    free = training(Of(lambda latents: latents[:, 0]), rounds=1)
+    free.run()
+    goal, generator = goal_of(Of(lambda latents: latents[:, 0])), torch.Generator().manual_seed(0)
+    same = learner("reparameterised", fresh_policy(), goal, free.learner.settings, generator)
+    # without a judge limits are half as wide
+    guard = Guard(goal, None, GuardSettings(samples=64, divergence=2 * free.checks[1].divergence / 1.1), generator)
+    learned = Training(same, guard).run()
+    assert guard.drift(free.checks[1]) == pytest.approx(1.1)
+    assert learned.kept.round == 1
+    assert guard.drift(learned.kept) <= 1
+
+
 def test_where_nothing_was_kept_there_is_no_second_part() -> None:
     work = in_two_parts(Along())
     work.guard.settings = GuardSettings(samples=64, divergence=1e-9)
