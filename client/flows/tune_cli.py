@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,9 +181,11 @@ def _installed(found: PackFlow, tuner: Tuner, name: str, pictures: int, home: Pa
     """The taught flow as an added generator, with a latent map of its own."""
     from client.generators.importers.base import make
     from client.generators.installed import InstalledPacks
+    from client.generators.interface import Learning
     from client.generators.latent_map import LatentMapSettings, learn_latent_map
     from client.generators.manifest import LATENT_MAP, MANIFEST
-    from client.generators.pack import GeneratorPack, fingerprint
+    from client.generators.pack import GeneratorPack
+    from client.generators.pack_files import with_map
 
     notice = f"tuned from {found.pack.name} {found.pack.version} to somebody's answers by {tuner.settings.by}"
     with said.status("making the pack"):
@@ -198,8 +200,8 @@ def _installed(found: PackFlow, tuner: Tuner, name: str, pictures: int, home: Pa
         with progress_bar(quiet=said.quiet) as report:
             learned = learn_latent_map(pack, settings, report)
         files[LATENT_MAP] = learned.content
-        about = manifest.files | {LATENT_MAP: fingerprint(learned.content)}
-        manifest = replace(manifest, files=about, components=len(learned.r2), r2=learned.r2, scale=learned.scale)
+        about = Learning(components=settings.components or 0, pictures=pictures, seed=settings.seed)
+        manifest = with_map(manifest, learned.content, learned.r2, learned.scale, about)
     installed.install(manifest, {**files, MANIFEST: manifest.encode()})
     return manifest
 

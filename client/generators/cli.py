@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,7 +136,8 @@ def learn_map(
     from client.generators.embedding import picture_features
     from client.generators.installed import InstalledPacks
     from client.generators.latent_map import LatentMapSettings, learn_latent_map
-    from client.generators.pack import LATENT_MAP, GeneratorPack, fingerprint, write_pack
+    from client.generators.pack import LATENT_MAP, GeneratorPack, write_pack
+    from client.generators.pack_files import with_map
 
     settings = LatentMapSettings(components=_count(components), pictures=pictures, epochs=epochs, seed=seed)
     chosen = picture_features(features, levels)
@@ -146,15 +146,8 @@ def learn_map(
     pack = GeneratorPack.open_without_map(folder, home)
     with progress_bar() as report:
         learned = learn_latent_map(pack, settings, report, chosen)
-    files = pack.manifest.files | {LATENT_MAP: fingerprint(learned.content)}
-    manifest = replace(
-        pack.manifest,
-        files=files,
-        components=len(learned.r2),
-        r2=learned.r2,
-        scale=learned.scale,
-        learned=_learning(pack, features, levels, settings),
-    )
+    about = _learning(pack, features, levels, settings)
+    manifest = with_map(pack.manifest, learned.content, learned.r2, learned.scale, about)
     write_pack(folder, manifest, {LATENT_MAP: learned.content})
     if folder == installed.folder(pack.name):
         installed.remember(manifest)  # what is new in it was made here

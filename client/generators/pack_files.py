@@ -7,9 +7,11 @@ import os
 import shutil
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from client.generators.manifest import LARGEST_MANIFEST, MANIFEST, SIGNATURE, Manifest
+from client.generators.interface import Learning
+from client.generators.manifest import LARGEST_MANIFEST, LATENT_MAP, MANIFEST, SIGNATURE, Manifest
 from common.errors import DamagedPack, FolderError, StorageError
 from common.files import write_atomically
 
@@ -137,3 +139,23 @@ def _write_files(folder: Path, manifest: Manifest, content: dict[str, bytes]) ->
     for name, data in content.items():
         write_atomically(folder / name, data)
     write_atomically(folder / MANIFEST, manifest.encode())
+
+
+def with_map(
+    manifest: Manifest,
+    network: bytes,
+    r2: tuple[float, ...],
+    scale: tuple[float, ...],
+    learned: Learning | None = None,
+) -> Manifest:
+    """A manifest with another latent map.
+
+    Args:
+        manifest: of the pack; one it may already name is replaced.
+        network: the map as an ONNX file.
+        r2: ``(k,)`` and scale: ``(k,)``, see `client.generators.latent_map.LearnedMap`.
+        scale: see above.
+        learned: what the map was learned with; None to leave that out.
+    """
+    files = {**manifest.files, LATENT_MAP: fingerprint(network)}
+    return replace(manifest, files=files, components=len(r2), r2=r2, scale=scale, learned=learned)

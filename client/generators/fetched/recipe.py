@@ -14,7 +14,7 @@ from client.generators.installed import InstalledPacks
 from client.generators.latent_map import LatentMapSettings, Progress, learn_latent_map
 from client.generators.manifest import LATENT_MAP, MANIFEST
 from client.generators.pack import GeneratorPack
-from client.generators.pack_files import fingerprint
+from client.generators.pack_files import with_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +120,7 @@ def add_recipe(
     else:
         learned = learn_latent_map(bare, how, report)
         network, r2, scale = learned.content, learned.r2, learned.scale
-    manifest = replace(
-        made.manifest,
-        files={**made.manifest.files, LATENT_MAP: fingerprint(network)},
-        components=len(r2),
-        r2=r2,
-        scale=scale,
-    )
+    manifest = with_map(made.manifest, network, r2, scale)
     files: Mapping[str, bytes] = {**made.files, LATENT_MAP: network, MANIFEST: manifest.encode()}
     InstalledPacks(home).install(manifest, files)
     return Added(pack=GeneratorPack.open(recipe.name, home), error=made.error)
